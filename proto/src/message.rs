@@ -1,0 +1,260 @@
+//! The messages, in the order of a conversation.
+//!
+//! ```text
+//!   ramet                                ramet-agent
+//!     | hello {versions} ------------------> |
+//!     | <-- hello {version, state, cid, ...} |
+//!     |                                      |
+//!     | prepare -----------------------------> the parent, before it is suspended
+//!     | <------------------------- prepared  |
+//!     |                                      |
+//!     | identify {identity} -----------------> a child, right after it was resumed
+//!     | <--------------- applied {evidence}  |   or failed {step, reason, retryable, detail}
+//!     | open --------------------------------> the host found the evidence right: the gate may open
+//!     | <---------------------------- ready  |   when boot is complete
+//!     |                                      |
+//!     | observe -----------------------------> any time after that, on a connection of its own
+//!     | <-------------- observed {evidence}  |
+//! ```
+//!
+//! A host that hangs up between `applied` and `open` leaves a child that never opens.
+
+use crate::{
+    identity::{Hostname, InstanceId, MacAddr, MachineId, Sid, SshPublicKey},
+    secret::Secret,
+    text::Text,
+};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// From the host to the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum HostMessage {
+    /// Opens every connection.
+    Hello {
+        /// The protocol versions the host speaks.
+        versions: Vec<u16>,
+    },
+    /// Be ready to be suspended: let pre-gate services settle, write everything to disk.
+    Prepare,
+    /// Become this individual.
+    Identify(Box<Identity>),
+    /// The evidence is what was asked for and like no sibling's: open the gate.
+    Open,
+    /// Read the evidence again and say what it is now.
+    Observe,
+}
+
+/// From the agent to the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum GuestMessage {
+    /// Answers the host's hello.
+    Hello {
+        /// The version both will speak from here on.
+        version: u16,
+        /// The agent's own version, to show.
+        agent: Text,
+        /// Where the guest is on its way through the gate.
+        state: GuestState,
+        /// The guest's own context id, as it sees it now (vsock(7)).
+        cid: u32,
+    },
+    /// Everything is on disk and quiet: suspend me.
+    Prepared,
+    /// The identity is in force; this is what the system shows when asked.
+    Applied(Box<Evidence>),
+    /// Boot is complete: getty prompts and sshd accepts.
+    Ready,
+    /// Answers observe.
+    Observed(Box<Evidence>),
+    /// The step failed. After a failure that cannot be tried again a child powers off.
+    Failed(Failure),
+}
+
+/// Where a guest is on its way through the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "at", rename_all = "snake_case")]
+pub enum GuestState {
+    /// Waiting at the gate for an identity.
+    Held,
+    /// Past the gate as this individual; boot goes on.
+    Open {
+        /// Which individual.
+        instance_id: InstanceId,
+    },
+    /// Past the gate as this individual; boot is complete.
+    Ready {
+        /// Which individual.
+        instance_id: InstanceId,
+    },
+}
+
+/// What makes a child an individual.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Names this individual for its whole life; a child that reboots finds it on its disk.
+    pub instance_id: InstanceId,
+    /// Static and kernel hostname.
+    pub hostname: Hostname,
+    /// machine-id(5).
+    pub machine_id: MachineId,
+    /// One entry for each NIC of the template.
+    pub nics: Vec<NicIdentity>,
+    /// The machine's own SID, for guests with Samba.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_sid: Option<Sid>,
+    /// Seed for the kernel's random pool, credited (random(4), `RNDADDENTROPY`).
+    pub entropy: Secret,
+    /// The host's `CLOCK_REALTIME` when it sent this, in nanoseconds since 1970-01-01T00:00:00Z.
+    pub unix_time_ns: i64,
+}
+
+/// A NIC's new address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicIdentity {
+    /// The address it has in the template: how the agent finds it.
+    pub parent: MacAddr,
+    /// The address it is to have.
+    pub mac: MacAddr,
+}
+
+/// What the agent reads back from the system after it has applied an identity, or later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What the guest believes to be.
+    pub instance_id: InstanceId,
+    /// uname(2)'s nodename.
+    pub hostname: Hostname,
+    /// /etc/machine-id.
+    pub machine_id: MachineId,
+    /// Every interface with a link-layer address, in the kernel's order.
+    pub nics: Vec<NicEvidence>,
+    /// The public host keys sshd will offer.
+    pub ssh_host_keys: Vec<SshPublicKey>,
+    /// 32 bytes from getrandom(2), hexadecimal. Siblings that share a random stream show equal ones.
+    pub random_sample: RandomSample,
+    /// `CLOCK_REALTIME` in nanoseconds since 1970-01-01T00:00:00Z.
+    pub unix_time_ns: i64,
+    /// The guest's own context id (vsock(7)).
+    pub cid: u32,
+}
+
+/// What the kernel says of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicEvidence {
+    /// Its name in the guest.
+    pub name: Text,
+    /// Its address now.
+    pub mac: MacAddr,
+    /// Administratively up (netdevice(7), `IFF_UP`).
+    pub up: bool,
+    /// Its addresses, link-local ones left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// 32 random bytes, hexadecimal on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct RandomSample(pub [u8; 32]);
+
+impl From<RandomSample> for String {
+    fn from(sample: RandomSample) -> Self {
+        crate::text::to_hex(&sample.0)
+    }
+}
+
+impl TryFrom<String> for RandomSample {
+    type Error = &'static str;
+
+    fn try_from(hex: String) -> Result<Self, Self::Error> {
+        let bytes = crate::text::from_hex(&hex).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("a random sample that is not 32 bytes of hexadecimal")
+    }
+}
+
+/// A step that failed, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("step {step} failed in the guest: {reason} ({detail})")]
+pub struct Failure {
+    /// What the agent was doing.
+    pub step: Step,
+    /// Why it failed, from a fixed list that scripts can match.
+    pub reason: Reason,
+    /// Whether the same request may succeed when sent again.
+    pub retryable: bool,
+    /// For people.
+    pub detail: Text,
+}
+
+/// A list of names, each with its snake-case word for the wire and for people.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// Every variant.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),+ })
+            }
+        }
+    };
+}
+
+words! {
+    /// What an agent does, in the order in which it does it.
+    Step {
+        /// Agreeing on a protocol version.
+        Hello = "hello",
+        /// Getting ready to be suspended.
+        Prepare = "prepare",
+        /// Seeding the kernel's random pool.
+        Entropy = "entropy",
+        /// Setting the wall clock.
+        Clock = "clock",
+        /// Writing the machine-id.
+        MachineId = "machine_id",
+        /// Setting the hostname.
+        Hostname = "hostname",
+        /// Changing link-layer addresses.
+        Nics = "nics",
+        /// Making SSH host keys.
+        SshHostKeys = "ssh_host_keys",
+        /// Recording on disk who this is.
+        Record = "record",
+        /// Reading everything back.
+        Verify = "verify",
+        /// Letting boot go on.
+        Open = "open",
+    }
+}
+
+words! {
+    /// Why a step failed.
+    Reason {
+        /// No protocol version in common.
+        Version = "version",
+        /// A message that has no place here.
+        Unexpected = "unexpected",
+        /// A message that could not be read.
+        Malformed = "malformed",
+        /// An operation of the guest's system failed.
+        System = "system",
+        /// Something the identity names is not in the guest.
+        Missing = "missing",
+        /// What was read back is not what was applied.
+        Mismatch = "mismatch",
+        /// It took too long.
+        Timeout = "timeout",
+    }
+}
