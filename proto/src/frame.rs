@@ -3,7 +3,11 @@
 //! The length is checked against [`MAX_BODY`] before a byte of the body is read or allocated, since either peer
 //! may be hostile. "Not all here yet" is not an error: [`decode`] answers `None` for it.
 
-use serde::{Serialize, de::DeserializeOwned};
+use crate::text::Text;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 
 /// Bytes of a frame's length field.
 pub const HEADER: usize = 4;
@@ -29,7 +33,9 @@ pub fn body_len(header: [u8; HEADER]) -> Result<usize, FrameError> {
 
 /// The message in one frame's body.
 pub fn decode_body<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
-    serde_json::from_slice(body).map_err(FrameError::Body)
+    // serde quotes an unknown word as the peer wrote it, escape sequences and all.
+    let safe = |error: serde_json::Error| serde_json::Error::custom(Text::new(&error.to_string()));
+    serde_json::from_slice(body).map_err(|error| FrameError::Body(safe(error)))
 }
 
 /// The first message in `bytes` and the number of bytes it took, or `None` while it is incomplete.
@@ -40,7 +46,7 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<Option<(M, usize)>, F
     Ok(Some((decode_body(body)?, HEADER + len)))
 }
 
-/// `message` as one frame.
+/// `message` as one frame. What is secret in the message is in the clear in the frame.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
     let mut bytes = vec![0; HEADER];
     serde_json::to_writer(&mut bytes, message).map_err(FrameError::Body)?;
@@ -73,6 +79,21 @@ mod tests {
             assert!(decode::<String>(&bytes[..end]).unwrap().is_none(), "{end} bytes");
         }
         assert_eq!(decode::<String>(&bytes).unwrap(), Some(("hello".into(), bytes.len())));
+    }
+
+    #[test]
+    fn an_error_shows_nothing_that_reaches_the_terminal() {
+        let long = "x".repeat(10_000);
+        for word in [r"\u001b[2J\u202e", long.as_str()] {
+            let body = format!(r#"{{"type":"{word}"}}"#);
+            let FrameError::Body(error) = decode_body::<crate::HostMessage>(body.as_bytes()).unwrap_err()
+            else {
+                panic!("not an error of the body")
+            };
+            let shown = error.to_string();
+            assert!(shown.starts_with("unknown variant"), "{shown:?}");
+            assert!(!shown.contains(['\u{1b}', '\u{202e}']) && shown.len() < 600, "{shown:?}");
+        }
     }
 
     #[test]

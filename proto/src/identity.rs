@@ -72,7 +72,8 @@ impl Hostname {
                 return Err("a label starts or ends with a hyphen");
             }
         }
-        if text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit())) && text.contains('.')
+        if text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
+            && text.contains('.')
         {
             return Err("it has the form of an IPv4 address");
         }
@@ -149,8 +150,9 @@ impl MacAddr {
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|octet| write!(f, ":{octet:02x}"))
     }
 }
 
@@ -217,7 +219,11 @@ impl Sid {
             None => return Err("it has no authority"),
             // From 2^32 on the authority is written as 12 hexadecimal digits.
             Some(part) if part.len() == 14 && (part.starts_with("0x") || part.starts_with("0X")) => {
-                u64::from_str_radix(&part[2..], 16).map_err(|_| NUMBER)?
+                // `from_str_radix` would take a sign.
+                crate::text::from_hex(&part[2..])
+                    .ok_or(NUMBER)?
+                    .iter()
+                    .fold(0, |value, byte| value << 8 | u64::from(*byte))
             }
             Some(part) => u64::from(decimal(part).ok_or(NUMBER)?),
         };
@@ -266,8 +272,8 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// A public key in OpenSSH's one-line form, without a comment: `ssh-ed25519 AAAA…` (sshd(8), AUTHORIZED_KEYS FILE
-/// FORMAT). Its form is checked, not the key itself: OpenSSH does that.
+/// A public key in OpenSSH's one-line form, without a comment: `ssh-ed25519 AAAA…` (sshd(8), "`AUTHORIZED_KEYS` FILE
+/// FORMAT"). Its form is checked, not the key itself: OpenSSH does that.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct SshPublicKey {
@@ -295,7 +301,9 @@ impl SshPublicKey {
         let (Some(algorithm), Some(base64)) = (words.next(), words.next()) else {
             return Err("it is not an algorithm and a key");
         };
-        if !algorithm.bytes().all(|b| b.is_ascii_alphanumeric() || b"-@.".contains(&b)) {
+        // One that starts with a sign would mean more than a name in ssh_config(5), HostKeyAlgorithms.
+        let named = algorithm.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !named || !algorithm.bytes().all(|b| b.is_ascii_alphanumeric() || b"-@.".contains(&b)) {
             return Err("its algorithm is not a name");
         }
         if !base64.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) {
@@ -322,7 +330,8 @@ mod tests {
             assert_eq!(good.parse::<Hostname>().unwrap().to_string(), good);
         }
         let too_long = "a".repeat(64);
-        let bad = ["", "-a", "a-", "a..b", ".a", "a.", "a_b", "a b", "ä", "10.0.0.1", "a\n", too_long.as_str()];
+        let bad =
+            ["", "-a", "a-", "a..b", ".a", "a.", "a_b", "a b", "ä", "10.0.0.1", "a\n", too_long.as_str()];
         for bad in bad {
             assert!(bad.parse::<Hostname>().is_err(), "{bad:?}");
         }
@@ -335,8 +344,17 @@ mod tests {
         assert_eq!(mac.to_string(), "52:54:00:ab:cd:ef");
         assert_eq!("52-54-00-ab-cd-ef".parse(), Ok(mac));
         for bad in [
-            "", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "5254.00ab.cdef", "52:54:00:ab:cd:e", "52:54:00:ab:cd:eg",
-            "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "52:54-00:ab:cd:ef", "+1:54:00:ab:cd:ef",
+            "",
+            "52:54:00:ab:cd",
+            "52:54:00:ab:cd:ef:01",
+            "5254.00ab.cdef",
+            "52:54:00:ab:cd:e",
+            "52:54:00:ab:cd:eg",
+            "01:00:5e:00:00:01",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "52:54-00:ab:cd:ef",
+            "+1:54:00:ab:cd:ef",
         ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad:?}");
         }
@@ -354,16 +372,32 @@ mod tests {
 
     #[test]
     fn sids() {
-        for good in ["S-1-0-0", "S-1-5-21-1-2-4294967295", "S-1-0x123456789abc-7", "S-1-5-32-544"] {
+        for good in
+            ["S-1-0-0", "S-1-5-21-1-2-4294967295", "S-1-0x123456789abc-7", "S-1-5-32-544", "S-1-4294967295-1"]
+        {
             assert_eq!(good.parse::<Sid>().unwrap().to_string(), good);
         }
         let sixteen = format!("S-1-5{}", "-1".repeat(16));
         for bad in [
-            "", "S-1", "S-1-5", "S-2-5-21", "S-1-5-", "S-1-5-4294967296", "S-1-5-+1", "S-1-5-01", "S-1-5- 1", "X-1-5-1",
+            "",
+            "S-1",
+            "S-1-5",
+            "S-2-5-21",
+            "S-1-5-",
+            "S-1-5-4294967296",
+            "S-1-5-+1",
+            "S-1-5-01",
+            "S-1-5- 1",
+            "X-1-5-1",
+            "S-1-0x+23456789abc-7",
+            "S-1-0x123456789abcd-7",
+            "S-1-0x1234-7",
             sixteen.as_str(),
         ] {
             assert!(bad.parse::<Sid>().is_err(), "{bad:?}");
         }
+        let small: Sid = "s-1-0X000000000005-21".parse().unwrap();
+        assert_eq!(small.to_string(), "S-1-5-21");
         assert!(Sid::machine([1, 2, 3]).is_machine());
         assert!(!"S-1-5-32-544".parse::<Sid>().unwrap().is_machine());
     }
@@ -372,7 +406,7 @@ mod tests {
     fn ssh_public_keys_lose_their_comment() {
         let key: SshPublicKey = "ssh-ed25519 AAAAC3Nz root@parent\n".parse().unwrap();
         assert_eq!(key.to_string(), "ssh-ed25519 AAAAC3Nz");
-        for bad in ["", "ssh-ed25519", "ssh-ed25519 \x1b[2J", "a,b AAAA", "* AAAA"] {
+        for bad in ["", "ssh-ed25519", "ssh-ed25519 \x1b[2J", "a,b AAAA", "* AAAA", "-ssh-rsa AAAA"] {
             assert!(bad.parse::<SshPublicKey>().is_err(), "{bad:?}");
         }
     }

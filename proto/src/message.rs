@@ -69,7 +69,7 @@ pub enum GuestMessage {
     Ready,
     /// Answers observe.
     Observed(Box<Evidence>),
-    /// The step failed. After a failure that cannot be tried again a child powers off.
+    /// The step failed. A child held at its gate powers off when it cannot become who it was told to be.
     Failed(Failure),
 }
 

@@ -38,7 +38,9 @@ impl Serialize for Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let hex = Zeroizing::new(String::deserialize(deserializer)?);
-        crate::text::from_hex(&hex).map(Self::new).ok_or_else(|| D::Error::custom("a secret that is not hexadecimal"))
+        crate::text::from_hex(&hex)
+            .map(Self::new)
+            .ok_or_else(|| D::Error::custom("a secret that is not hexadecimal"))
     }
 }
 

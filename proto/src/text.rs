@@ -36,7 +36,9 @@ impl Text {
 
 /// Control characters, and those that reorder or hide what a terminal shows.
 fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 impl fmt::Display for Text {
@@ -66,10 +68,14 @@ pub fn to_hex(bytes: &[u8]) -> String {
 /// The bytes that `hex` stands for; `None` if it is not an even number of hexadecimal digits.
 #[must_use]
 pub fn from_hex(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        hex.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let digits = digits?;
-    (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    // Sized at once: the bytes may be secret, and a vector that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(hex.len() / 2);
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    for &[high, low] in pairs {
+        bytes.push(digit(high)? << 4 | digit(low)?);
+    }
+    rest.is_empty().then_some(bytes)
 }
 
 #[cfg(test)]
@@ -81,6 +87,7 @@ mod tests {
         assert_eq!(Text::new("a\x1b[2Jb\nc\u{202e}d").as_str(), "a [2Jb c d");
         let parsed: Text = serde_json::from_str(r#""x\u0007y""#).unwrap();
         assert_eq!(parsed.as_str(), "x y");
+        assert_eq!(Text::new("\u{61c}\u{2060}\u{feff}\u{e0041}").as_str(), "    ");
     }
 
     #[test]
@@ -95,5 +102,6 @@ mod tests {
         assert_eq!(from_hex("00AB"), Some(vec![0, 0xab]));
         assert_eq!(from_hex("0"), None);
         assert_eq!(from_hex("+1"), None);
+        assert_eq!(from_hex("éé"), None);
     }
 }

@@ -1,0 +1,301 @@
+//! The host's end of a conversation with a guest's agent. The host always dials; see `docs/protocol.md`.
+//!
+//! A guest is not trusted: every wait has a deadline, every frame a size cap, and every message is the one that is
+//! due or ends the conversation.
+
+use ramet_proto::{
+    AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
+    frame::{self, FrameError},
+    message::{Failure, GuestState, Identity},
+    text::Text,
+};
+use std::{io, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_vsock::{VsockAddr, VsockStream};
+
+/// How long one attempt to connect and be greeted may take. An attempt on a guest that has just resumed may be lost.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a conversation with a guest's agent failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Nobody answered.
+    #[error("no agent answered on vsock {cid}:{AGENT_PORT} within {} s: is ramet-agent in the image, and enabled?",
+            .waited.as_secs())]
+    NoAnswer {
+        /// The guest's context id.
+        cid: u32,
+        /// How long it was tried.
+        waited: Duration,
+        /// How the last attempt failed.
+        #[source]
+        last: Option<Box<AgentError>>,
+    },
+    /// It was there and went.
+    #[error("the guest's agent hung up or cannot be reached")]
+    Io(#[from] io::Error),
+    /// What it sent is not a message.
+    #[error("the guest's agent sent something else than a message")]
+    Frame(#[from] FrameError),
+    /// What it sent has no place here.
+    #[error("the guest's agent sent a message out of turn: {got} instead of {due}")]
+    OutOfTurn {
+        /// What was due.
+        due: &'static str,
+        /// What came.
+        got: &'static str,
+    },
+    /// It did not answer in time.
+    #[error("the guest's agent did not send {due} within {} s", .waited.as_secs())]
+    Deadline {
+        /// What was due.
+        due: &'static str,
+        /// For how long.
+        waited: Duration,
+    },
+    /// It says that it failed.
+    #[error("the guest's agent failed")]
+    Failed(#[source] Failure),
+    /// Its state is not the one this conversation is for.
+    #[error("the guest is not held at the gate but already {0:?}")]
+    NotHeld(GuestState),
+}
+
+/// What the agent said of itself when it was greeted.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// Its version.
+    pub agent: Text,
+    /// Where the guest is.
+    pub state: GuestState,
+}
+
+/// A conversation with one guest's agent.
+#[derive(Debug)]
+pub struct Agent<S = VsockStream> {
+    stream: S,
+    /// How it answered the greeting.
+    pub greeting: Greeting,
+}
+
+impl Agent {
+    /// Dials the agent of the guest `cid` and greets it, again and again until it answers or `deadline` has passed.
+    ///
+    /// `alive` is asked between attempts; its error ends the attempts.
+    pub async fn dial<E: From<AgentError>>(
+        cid: u32,
+        deadline: Duration,
+        mut alive: impl FnMut() -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let start = Instant::now();
+        let mut last = None;
+        loop {
+            let end = (Instant::now() + ATTEMPT).min(start + deadline);
+            match timeout_at(end, Self::attempt(cid)).await {
+                Ok(Ok(agent)) => return Ok(agent),
+                // The agent is there and says no: asking again does not help.
+                Ok(Err(
+                    error @ (AgentError::Failed(_) | AgentError::Frame(_) | AgentError::OutOfTurn { .. }),
+                )) => {
+                    return Err(error.into());
+                }
+                Ok(Err(error)) => last = Some(Box::new(error)),
+                Err(_elapsed) => {}
+            }
+            alive()?;
+            if Instant::now() >= start + deadline {
+                return Err(AgentError::NoAnswer { cid, waited: deadline, last }.into());
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn attempt(cid: u32) -> Result<Self, AgentError> {
+        let stream = VsockStream::connect(VsockAddr::new(cid, AGENT_PORT)).await?;
+        Self::greet(stream).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
+    /// Opens the conversation.
+    pub async fn greet(mut stream: S) -> Result<Self, AgentError> {
+        send(&mut stream, &HostMessage::Hello { versions: VERSIONS.to_vec() }).await?;
+        match receive(&mut stream).await? {
+            GuestMessage::Hello { version, agent, state, cid: _ } if VERSIONS.contains(&version) => {
+                Ok(Self { stream, greeting: Greeting { agent, state } })
+            }
+            other => Err(out_of_turn("hello", other)),
+        }
+    }
+
+    /// Has a parent get ready to be suspended.
+    pub async fn prepare(&mut self, wait: Duration) -> Result<(), AgentError> {
+        self.must_be_held()?;
+        send(&mut self.stream, &HostMessage::Prepare).await?;
+        match self.receive_within("prepared", wait).await? {
+            GuestMessage::Prepared => Ok(()),
+            other => Err(out_of_turn("prepared", other)),
+        }
+    }
+
+    /// Gives a child its identity and returns what the child then reads back from its system.
+    pub async fn identify(&mut self, identity: Identity, wait: Duration) -> Result<Evidence, AgentError> {
+        self.must_be_held()?;
+        send(&mut self.stream, &HostMessage::Identify(Box::new(identity))).await?;
+        match self.receive_within("applied", wait).await? {
+            GuestMessage::Applied(evidence) => Ok(*evidence),
+            other => Err(out_of_turn("applied", other)),
+        }
+    }
+
+    /// Lets the child open its gate.
+    pub async fn open(&mut self) -> Result<(), AgentError> {
+        send(&mut self.stream, &HostMessage::Open).await
+    }
+
+    /// Waits until the child's boot is complete.
+    pub async fn ready(&mut self, wait: Duration) -> Result<(), AgentError> {
+        if matches!(self.greeting.state, GuestState::Ready { .. }) {
+            return Ok(());
+        }
+        match self.receive_within("ready", wait).await? {
+            GuestMessage::Ready => Ok(()),
+            other => Err(out_of_turn("ready", other)),
+        }
+    }
+
+    /// What the child reads back from its system now.
+    pub async fn observe(&mut self, wait: Duration) -> Result<Evidence, AgentError> {
+        send(&mut self.stream, &HostMessage::Observe).await?;
+        match self.receive_within("observed", wait).await? {
+            GuestMessage::Observed(evidence) => Ok(*evidence),
+            other => Err(out_of_turn("observed", other)),
+        }
+    }
+
+    fn must_be_held(&self) -> Result<(), AgentError> {
+        match self.greeting.state {
+            GuestState::Held => Ok(()),
+            state => Err(AgentError::NotHeld(state)),
+        }
+    }
+
+    async fn receive_within(
+        &mut self,
+        due: &'static str,
+        wait: Duration,
+    ) -> Result<GuestMessage, AgentError> {
+        let received = timeout(wait, receive(&mut self.stream)).await;
+        received.map_err(|_| AgentError::Deadline { due, waited: wait })?
+    }
+}
+
+fn out_of_turn(due: &'static str, got: GuestMessage) -> AgentError {
+    let got = match got {
+        GuestMessage::Failed(failure) => return AgentError::Failed(failure),
+        GuestMessage::Hello { .. } => "hello",
+        GuestMessage::Prepared => "prepared",
+        GuestMessage::Applied(_) => "applied",
+        GuestMessage::Ready => "ready",
+        GuestMessage::Observed(_) => "observed",
+    };
+    AgentError::OutOfTurn { due, got }
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &HostMessage) -> Result<(), AgentError> {
+    stream.write_all(&frame::encode(message)?).await?;
+    Ok(stream.flush().await?)
+}
+
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<GuestMessage, AgentError> {
+    let mut header = [0; frame::HEADER];
+    stream.read_exact(&mut header).await?;
+    let mut body = vec![0; frame::body_len(header)?];
+    stream.read_exact(&mut body).await?;
+    Ok(frame::decode_body(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ramet_proto::{
+        InstanceId,
+        message::{Reason, Step},
+    };
+    use tokio::io::{DuplexStream, duplex};
+
+    fn hello(state: GuestState) -> Vec<u8> {
+        frame::encode(&GuestMessage::Hello { version: 1, agent: Text::new("test"), state, cid: 7 }).unwrap()
+    }
+
+    /// A guest that says `bytes`, whatever it is asked, and hangs up if `hang_up`.
+    async fn guest(bytes: Vec<u8>, hang_up: bool) -> (DuplexStream, Option<DuplexStream>) {
+        let (host, mut guest) = duplex(1 << 20);
+        guest.write_all(&bytes).await.unwrap();
+        (host, if hang_up { None } else { Some(guest) })
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_hangs_up_halfway() {
+        let whole = hello(GuestState::Held);
+        for end in 0..whole.len() {
+            let (host, _guest) = guest(whole[..end].to_vec(), true).await;
+            assert!(matches!(Agent::greet(host).await, Err(AgentError::Io(_))), "{end} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_sends_a_huge_length_or_garbage() {
+        for bytes in [vec![0xff; 64], b"SSH-2.0-OpenSSH_10.0\r\n".to_vec(), vec![0, 0, 0, 2, b'{', b'}']] {
+            let (host, _guest) = guest(bytes, false).await;
+            assert!(matches!(Agent::greet(host).await, Err(AgentError::Frame(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_out_of_turn() {
+        let (host, _guest) = guest(frame::encode(&GuestMessage::Ready).unwrap(), false).await;
+        let error = Agent::greet(host).await.unwrap_err();
+        assert!(error.to_string().contains("ready instead of hello"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_never_answers() {
+        let (host, _guest) = guest(hello(GuestState::Held), false).await;
+        let mut agent = Agent::greet(host).await.unwrap();
+        let error = agent.prepare(Duration::from_secs(9)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the guest's agent did not send prepared within 9 s");
+    }
+
+    #[tokio::test]
+    async fn a_guest_past_its_gate_is_given_no_identity() {
+        let instance_id = InstanceId::random();
+        let (host, _guest) = guest(hello(GuestState::Open { instance_id }), false).await;
+        let mut agent = Agent::greet(host).await.unwrap();
+        assert!(matches!(agent.prepare(Duration::from_secs(1)).await, Err(AgentError::NotHeld(_))));
+    }
+
+    #[tokio::test]
+    async fn a_failure_in_the_guest_is_told() {
+        let failure = Failure {
+            step: Step::Hostname,
+            reason: Reason::System,
+            retryable: false,
+            detail: Text::new("read-only file system"),
+        };
+        let mut bytes = hello(GuestState::Held);
+        bytes.extend(frame::encode(&GuestMessage::Failed(failure.clone())).unwrap());
+        let (host, _guest) = guest(bytes, false).await;
+        let mut agent = Agent::greet(host).await.unwrap();
+        match agent.prepare(Duration::from_secs(1)).await {
+            Err(AgentError::Failed(told)) => assert_eq!(told, failure),
+            other => panic!("{other:?}"),
+        }
+    }
+}

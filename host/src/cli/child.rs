@@ -1,0 +1,254 @@
+//! `ramet ls`, `show`, `stop`, `start` and `rm`
+
+use super::{
+    cancelled_by_signal,
+    output::{self, ChildView, ShowView, joined, mib, ms},
+    parse, progress,
+};
+use ramet::{
+    agent::{Agent, AgentError},
+    child::{
+        self, Child, Memory, State,
+        lifecycle::{self, Stopped},
+    },
+    name::Name,
+    state::StateDir,
+};
+use serde::Serialize;
+use std::{net::IpAddr, process::ExitCode, time::Duration};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    /// The child
+    child: Name,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StopArgs {
+    /// The children
+    #[arg(required = true, value_name = "CHILD")]
+    children: Vec<Name>,
+    /// How long the guest may take to shut down before it is ended; 0: end it at once
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse::duration)]
+    timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArgs {
+    /// The children
+    #[arg(required = true, value_name = "CHILD")]
+    children: Vec<Name>,
+    /// How long the guest may take to boot
+    #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = parse::duration)]
+    timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RemoveArgs {
+    /// The children
+    #[arg(required = true, value_name = "CHILD")]
+    children: Vec<Name>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A child whose record cannot be read.
+#[derive(Debug, Serialize)]
+struct Broken {
+    name: Name,
+    state: &'static str,
+    failure: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Listed {
+    Whole(Box<ChildView>),
+    Broken(Broken),
+}
+
+pub(crate) fn list(state: &StateDir, args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let children = child::list(state)?.into_iter();
+    let listed: Vec<Listed> = children
+        .map(|(name, child)| match child {
+            Ok(child) => Listed::Whole(Box::new(child.into())),
+            Err(error) => Listed::Broken(Broken { name, state: "broken", failure: ramet::chain(&error) }),
+        })
+        .collect();
+    if args.json {
+        output::json(&listed)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = listed.into_iter().map(|listed| match listed {
+        Listed::Whole(child) => vec![
+            child.name.to_string(),
+            child.template.to_string(),
+            child.state.word().to_owned(),
+            child.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            child.identity.hostname.to_string(),
+            joined(&child.identity.macs),
+            child.failure.unwrap_or_default(),
+        ],
+        Listed::Broken(broken) => {
+            let dash = || "-".to_owned();
+            vec![
+                broken.name.to_string(),
+                dash(),
+                broken.state.to_owned(),
+                dash(),
+                dash(),
+                dash(),
+                broken.failure,
+            ]
+        }
+    });
+    output::table(&["NAME", "TEMPLATE", "STATE", "PID", "HOSTNAME", "MAC", "FAILURE"], rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn show(state: &StateDir, args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let found = Child::find(state, &args.child)?;
+    let memory = found.pid.and_then(Memory::of);
+    let console = child::console_tail(&found.dir, 5);
+    let addresses = addresses(&found).await;
+    let view = ShowView { child: found.into(), memory, addresses, console };
+    if args.json {
+        output::json(&view)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let child = view.child;
+    let timings = child.timings_ms;
+    let mut lines = vec![
+        ("name", child.name.to_string()),
+        ("template", child.template.to_string()),
+        ("state", child.state.word().to_owned()),
+        ("pid", child.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+        ("cid", child.cid.map_or_else(|| "-".to_owned(), |cid| cid.to_string())),
+        ("instance", child.identity.instance_id.to_string()),
+        ("hostname", child.identity.hostname.to_string()),
+        ("macs", joined(&child.identity.macs)),
+        ("addresses", joined(&view.addresses)),
+        ("machine id", child.identity.machine_id.to_string()),
+        ("SID", child.identity.machine_sid.to_string()),
+    ];
+    lines.extend(child.identity.ssh_host_keys.iter().map(|key| ("host key", key.to_string())));
+    let stop_lines =
+        [("resumed", timings.resumed), ("identified", timings.identified), ("ready", timings.ready)];
+    lines.extend(stop_lines.map(|(stop_line, value)| (stop_line, format!("{} ms", ms(value)))));
+    lines.extend(view.memory.map(|memory| {
+        let parts = [memory.pss, memory.private_dirty, memory.shared].map(mib);
+        ("memory", format!("{} PSS, {} private dirty, {} shared", parts[0], parts[1], parts[2]))
+    }));
+    lines.extend(child.failure.map(|failure| ("failure", failure)));
+    lines.extend(view.console.into_iter().map(|line| ("console", line)));
+    for (key, value) in lines {
+        output::print(&format!("{key:10} {value}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The addresses that the guest says it has; none if it does not answer soon.
+pub(crate) async fn addresses(child: &Child) -> Vec<IpAddr> {
+    const SOON: Duration = Duration::from_secs(5);
+    if child.pid.is_none() || !matches!(child.state, State::Ready | State::Identified) {
+        return Vec::new();
+    }
+    let asked = async {
+        let mut agent: Agent = Agent::dial(child.record.cid, SOON, || Ok::<_, AgentError>(())).await?;
+        agent.observe(SOON).await
+    };
+    let evidence = asked.await.ok();
+    evidence.into_iter().flat_map(|evidence| evidence.nics).flat_map(|nic| nic.addresses).collect()
+}
+
+pub(crate) async fn stop(state: &StateDir, args: &StopArgs) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct View<'a> {
+        name: &'a Name,
+        stopped: &'static str,
+    }
+    let shown = progress::show();
+    for name in &args.children {
+        shown.progress.say(&format!("stopping {name}"));
+    }
+    let stopping = args.children.iter().map(|name| lifecycle::stop(state, name, args.timeout));
+    let results = futures::future::join_all(stopping).await;
+    drop(shown);
+    let mut views = Vec::new();
+    for (name, result) in args.children.iter().zip(results) {
+        let stopped = match result? {
+            Stopped::Already => "already",
+            Stopped::ShutDown => "shut_down",
+            Stopped::Killed => "killed",
+        };
+        if !args.json {
+            output::print(&format!("{name} {stopped}"))?;
+        }
+        views.push(View { name, stopped });
+    }
+    if args.json {
+        output::json(&views)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn start(state: &StateDir, args: &StartArgs) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct View {
+        #[serde(flatten)]
+        child: ChildView,
+        /// Milliseconds from the start of its boot to its end.
+        boot_ms: u64,
+    }
+    let cancel = cancelled_by_signal()?;
+    let shown = progress::show();
+    let starting = args
+        .children
+        .iter()
+        .map(|name| lifecycle::start(state, name, args.timeout, &shown.progress, &cancel));
+    let results = futures::future::join_all(starting).await;
+    drop(shown);
+    let mut views = Vec::new();
+    for result in results {
+        let (record, boot) = result?;
+        let boot_ms = u64::try_from(boot.as_millis()).unwrap_or(u64::MAX);
+        if !args.json {
+            output::print(&format!("{} ready after {boot_ms} ms", record.name))?;
+        }
+        views.push(View { child: Child::find(state, &record.name)?.into(), boot_ms });
+    }
+    if args.json {
+        output::json(&views)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn remove(state: &StateDir, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
+    for name in &args.children {
+        child::remove(state, name).await?;
+        if !args.json {
+            output::print(name.as_str())?;
+        }
+    }
+    if args.json {
+        output::json(&args.children)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

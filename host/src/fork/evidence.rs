@@ -1,0 +1,184 @@
+//! Whether a child is who it was told to be, and nobody else is: judged by what it read back from its own system.
+
+use crate::{child::record::Record, identity::ChildIdentity, name::Name};
+use ramet_proto::Evidence;
+
+/// How far a child's clock may be from the host's, in nanoseconds. The exchange itself is allowed for besides.
+const CLOCK: i64 = 1_000_000_000;
+
+/// What is wrong with a child's report.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// It shows something else than what it was given.
+    #[error("its {item} is {shown}, it was told {told}")]
+    Mismatch {
+        /// What.
+        item: &'static str,
+        /// As the child shows it.
+        shown: String,
+        /// As the child was told.
+        told: String,
+    },
+    /// It shows the same as another child.
+    #[error("its {item} is the same as that of {other}")]
+    Duplicate {
+        /// What.
+        item: &'static str,
+        /// Whose.
+        other: Name,
+    },
+}
+
+/// What the child was told, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// Who to be.
+    pub identity: &'a ChildIdentity,
+    /// Its context id.
+    pub cid: u32,
+    /// The host's clock when it was told and when its report came, nanoseconds since 1970-01-01T00:00:00Z.
+    pub exchange_ns: (i64, i64),
+}
+
+/// Compares the report with what the child was told.
+pub fn check(evidence: &Evidence, told: &Told<'_>) -> Result<(), EvidenceError> {
+    fn same<T: PartialEq + ToString>(item: &'static str, shown: &T, told: &T) -> Result<(), EvidenceError> {
+        if shown == told {
+            return Ok(());
+        }
+        Err(EvidenceError::Mismatch { item, shown: shown.to_string(), told: told.to_string() })
+    }
+    let identity = told.identity;
+    same("instance id", &evidence.instance_id, &identity.instance_id)?;
+    same("host name", &evidence.hostname, &identity.hostname)?;
+    same("machine id", &evidence.machine_id, &identity.machine_id)?;
+    same("vsock context id", &evidence.cid, &told.cid)?;
+    for mac in &identity.macs {
+        if !evidence.nics.iter().any(|nic| nic.mac == *mac) {
+            let macs: Vec<_> = evidence.nics.iter().map(|nic| nic.mac.to_string()).collect();
+            return Err(EvidenceError::Mismatch {
+                item: "MAC addresses",
+                shown: macs.join(" "),
+                told: mac.to_string(),
+            });
+        }
+    }
+    let (from, to) = told.exchange_ns;
+    if !(from.saturating_sub(CLOCK)..=to.saturating_add(CLOCK)).contains(&evidence.unix_time_ns) {
+        return Err(EvidenceError::Mismatch {
+            item: "clock",
+            shown: format!("{} ns", evidence.unix_time_ns),
+            told: format!("{from} ns"),
+        });
+    }
+    Ok(())
+}
+
+/// Compares the report of the child `name` with those of all others.
+pub fn compare(name: &Name, evidence: &Evidence, others: &[Record]) -> Result<(), EvidenceError> {
+    for other in others.iter().filter(|other| other.name != *name) {
+        let Some(theirs) = &other.evidence else { continue };
+        let duplicate = |item| EvidenceError::Duplicate { item, other: other.name.clone() };
+        if theirs.hostname.same(&evidence.hostname) {
+            return Err(duplicate("host name"));
+        }
+        if theirs.machine_id == evidence.machine_id {
+            return Err(duplicate("machine id"));
+        }
+        if theirs.random_sample == evidence.random_sample {
+            return Err(duplicate("random sample"));
+        }
+        if theirs.nics.iter().any(|nic| evidence.nics.iter().any(|ours| ours.mac == nic.mac)) {
+            return Err(duplicate("MAC address"));
+        }
+        if theirs.ssh_host_keys.iter().any(|key| evidence.ssh_host_keys.contains(key)) {
+            return Err(duplicate("SSH host key"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::child::record::tests::record;
+    use ramet_proto::{
+        MachineId,
+        message::{NicEvidence, RandomSample},
+        text::Text,
+    };
+
+    const NOW: i64 = 1_700_000_000_000_000_000;
+
+    fn evidence(identity: &ChildIdentity, seed: u8) -> Evidence {
+        let nic = |mac: &ramet_proto::MacAddr| NicEvidence {
+            name: Text::new("enp0s4"),
+            mac: *mac,
+            up: false,
+            addresses: Vec::new(),
+        };
+        Evidence {
+            instance_id: identity.instance_id,
+            hostname: identity.hostname.clone(),
+            machine_id: identity.machine_id,
+            nics: identity.macs.iter().map(nic).collect(),
+            ssh_host_keys: vec![format!("ssh-ed25519 AAAA{seed}").parse().unwrap()],
+            random_sample: RandomSample([seed; 32]),
+            unix_time_ns: NOW,
+            cid: 7,
+        }
+    }
+
+    #[test]
+    fn a_report_that_is_right() {
+        let record = record("web-1");
+        let told = Told { identity: &record.identity, cid: 7, exchange_ns: (NOW, NOW) };
+        check(&evidence(&record.identity, 1), &told).unwrap();
+    }
+
+    #[test]
+    fn every_item_of_a_report_is_checked() {
+        let record = record("web-1");
+        let identity = &record.identity;
+        let told = Told { identity, cid: 7, exchange_ns: (NOW, NOW) };
+        let right = evidence(identity, 1);
+        let late = NOW + 2 * CLOCK;
+        let wrong = [
+            ("instance id", Evidence { instance_id: ramet_proto::InstanceId::random(), ..right.clone() }),
+            ("host name", Evidence { hostname: "parent".parse().unwrap(), ..right.clone() }),
+            ("machine id", Evidence { machine_id: MachineId::random(), ..right.clone() }),
+            ("vsock context id", Evidence { cid: 8, ..right.clone() }),
+            ("MAC addresses", Evidence { nics: Vec::new(), ..right.clone() }),
+            ("clock", Evidence { unix_time_ns: late, ..right.clone() }),
+            ("clock", Evidence { unix_time_ns: i64::MIN, ..right.clone() }),
+        ];
+        for (item, wrong) in wrong {
+            match check(&wrong, &told) {
+                Err(EvidenceError::Mismatch { item: found, .. }) => assert_eq!(found, item),
+                other => panic!("{item}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_duplicate_is_found_and_named() {
+        let ours = record("web-1");
+        let mine = evidence(&ours.identity, 1);
+        let mut other = record("web-2");
+        let theirs = evidence(&other.identity, 2);
+        let alike = [
+            ("host name", Evidence { hostname: mine.hostname.clone(), ..theirs.clone() }),
+            ("machine id", Evidence { machine_id: mine.machine_id, ..theirs.clone() }),
+            ("random sample", Evidence { random_sample: mine.random_sample, ..theirs.clone() }),
+            ("MAC address", Evidence { nics: mine.nics.clone(), ..theirs.clone() }),
+            ("SSH host key", Evidence { ssh_host_keys: mine.ssh_host_keys.clone(), ..theirs.clone() }),
+        ];
+        for (item, alike) in alike {
+            other.evidence = Some(alike);
+            let error = compare(&ours.name, &mine, std::slice::from_ref(&other)).unwrap_err();
+            assert_eq!(error, EvidenceError::Duplicate { item, other: other.name.clone() });
+        }
+        other.evidence = Some(theirs);
+        compare(&ours.name, &mine, &[ours.clone(), other]).unwrap();
+    }
+}

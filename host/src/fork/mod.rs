@@ -1,0 +1,301 @@
+//! A fork: from a template to individuals.
+//!
+//! ```text
+//!   plan        names and identities (pure)                 plan.rs
+//!     |
+//!   Reserved    directory, record, lock                     stages.rs
+//!     |  overlay, CID, QEMU, device state
+//!   Spawned     QEMU holds the device state, CPUs stopped
+//!     |  cables, cont
+//!   Resumed     CPUs run, the guest is held at its gate     -> stop line "resumed"
+//!     |  dial, identify, check the evidence                 evidence.rs
+//!   Identified  the gate may open                           -> stop line "identified"
+//!     |  open, wait
+//!   Ready       boot is complete                            -> stop line "ready"
+//! ```
+//!
+//! Each stage is a value that the step to the next one consumes. A step that fails undoes its own stage, which undoes
+//! the one before, down to nothing.
+
+pub mod evidence;
+pub mod plan;
+pub mod stages;
+
+use crate::{
+    Progress,
+    admission::{self, AdmissionError},
+    agent::AgentError,
+    child::{
+        self, ChildError, RemoveError,
+        record::{Record, Stage, now_ms},
+    },
+    fs::{FsError, sweep},
+    identity::{IdentityError, InUse},
+    net::NetError,
+    qemu::{process::ProcessError, qmp::QmpError, version::QemuVersion},
+    state::StateDir,
+    template::{self, Template, TemplateError},
+    vsock::VsockError,
+};
+use futures::{StreamExt as _, stream};
+use plan::{Naming, PlanError};
+use stages::{Identified, Ready, Reserved, Resumed};
+use std::{fs::File, io};
+use tokio_util::sync::CancellationToken;
+
+/// Up to which stop line a fork goes before it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Wait {
+    /// Virtual CPUs run; the guest is held at its gate.
+    Resumed,
+    /// The host holds the child's verified report; its gate is open.
+    Identified,
+    /// Boot is complete.
+    Ready,
+}
+
+/// What is to be forked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// From which template.
+    pub template: crate::name::Name,
+    /// How many, and how they are called.
+    pub naming: Naming,
+    /// What the identity has to be; the rest is generated.
+    pub identity: crate::identity::IdentityFile,
+    /// How far.
+    pub wait: Wait,
+    /// At most so many at the same time.
+    pub parallel: usize,
+}
+
+/// Why a fork failed. Nothing is left of any of its children.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// The template cannot be used.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The host cannot do it.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// Names cannot be as asked.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The identity cannot be as asked.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another command has the child.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// No context id.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
+    /// QEMU is older than the one that made the template.
+    #[error("the template was made by QEMU {theirs}, this is the older {ours}: use QEMU {theirs} or newer")]
+    QemuOlder {
+        /// The template's.
+        theirs: QemuVersion,
+        /// This host's.
+        ours: QemuVersion,
+    },
+    /// QEMU did not run.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// QEMU did not do as it was told.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// A NIC could not be connected.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The guest ended.
+    #[error("QEMU ended while the guest was {during}; the end of its console: {}", console.join(" | "))]
+    Ended {
+        /// What was going on.
+        during: &'static str,
+        /// The last lines on the guest's console.
+        console: Vec<String>,
+    },
+    /// The guest's agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// What the child reports is not what it was told to be, or is what another is already.
+    #[error("the child is not the individual it was told to be")]
+    Evidence(#[from] evidence::EvidenceError),
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The system has no random numbers.
+    #[error("the system has no random numbers")]
+    Random,
+    /// The rest of the fork could not go on in the background.
+    #[error("cannot go on in the background")]
+    Background(#[source] io::Error),
+    /// The user did not want it any more.
+    #[error("interrupted; nothing is left of the fork")]
+    Interrupted,
+    /// One child of several failed.
+    #[error("{name} failed; all {count} were undone")]
+    OneOf {
+        /// The first that failed.
+        name: crate::name::Name,
+        /// How many there were to be.
+        count: usize,
+        /// How it failed.
+        #[source]
+        source: Box<ForkError>,
+    },
+    /// A child failed, and so did undoing it.
+    #[error("undoing {name} failed, finish it with: ramet rm {name}")]
+    Undo {
+        /// Which child.
+        name: crate::name::Name,
+        /// Why it is still there.
+        #[source]
+        source: Box<RemoveError>,
+    },
+}
+
+/// Forks. On any error, and when `cancel` is, nothing is left of any child: all or none.
+pub async fn fork(
+    state: &StateDir,
+    request: &Request,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Vec<Record>, ForkError> {
+    let started_ms = now_ms();
+    let template = Template::open(state, &request.template)?;
+    let count = request.naming.count();
+    admission::check_fork(&template, u64::try_from(count).unwrap_or(u64::MAX), state.root())?;
+    let reserved = reserve(state, &template, request, started_ms)?;
+    progress.say(&format!("forking {count} of {}", template.name));
+    // The first failure stops the others: what they would make is to be undone anyway.
+    let stop = cancel.child_token();
+    let forks = reserved.into_iter().map(|child| one(child, request.wait, &stop, progress));
+    let results: Vec<_> = stream::iter(forks).buffer_unordered(request.parallel.max(1)).collect().await;
+    settle(results, count, cancel, progress).await
+}
+
+/// Takes names and identities for all children at once, under the lock.
+fn reserve<'a>(
+    state: &'a StateDir,
+    template: &'a Template,
+    request: &Request,
+    started_ms: u64,
+) -> Result<Vec<Reserved<'a>>, ForkError> {
+    let lock = state.lock()?;
+    sweep(&state.children())?;
+    // Again, now that nobody can remove it any more.
+    Template::read(state, &template.name)?;
+    let taken = crate::state::names_in(&state.children())?;
+    let in_use =
+        InUse { children: child::identities(state, &lock)?, parents: template::parent_macs(state, &lock)? };
+    let nics = template.manifest.nics.len();
+    let planned = plan::plan(&template.name, nics, &request.naming, &request.identity, &taken, in_use)?;
+    let mut reserved: Vec<Reserved<'a>> = Vec::new();
+    for (name, identity) in planned {
+        let record = Record::new(name, template.name.clone(), identity, started_ms);
+        match Reserved::new(state, template, record) {
+            Ok(child) => reserved.push(child),
+            Err(error) => {
+                // Directories and records only: nothing to wait for.
+                reserved.into_iter().for_each(Reserved::undo_now);
+                return Err(error);
+            }
+        }
+    }
+    Ok(reserved)
+}
+
+/// One child on its way, as far as `wait`. When it fails it has undone itself and stopped the others.
+async fn one<'a>(
+    child: Reserved<'a>,
+    wait: Wait,
+    stop: &CancellationToken,
+    progress: &Progress,
+) -> Result<Forked<'a>, (crate::name::Name, ForkError)> {
+    let name = child.name().clone();
+    let steps = async {
+        let spawned = child.spawn(stop).await?;
+        let resumed = spawned.resume(stop).await?;
+        progress.say(&format!("{name} resumed"));
+        if wait == Wait::Resumed {
+            return Ok(Forked::Resumed(resumed));
+        }
+        let identified = resumed.identify(stop).await?;
+        progress.say(&format!("{name} identified"));
+        if wait == Wait::Identified {
+            return Ok(Forked::Identified(identified));
+        }
+        let ready = identified.ready(stop).await?;
+        progress.say(&format!("{name} ready"));
+        Ok(Forked::Ready(ready))
+    };
+    let result: Result<_, ForkError> = steps.await;
+    result.map_err(|error| {
+        stop.cancel();
+        (name, error)
+    })
+}
+
+/// How far a child has come.
+enum Forked<'a> {
+    Resumed(Resumed<'a>),
+    Identified(Identified<'a>),
+    Ready(Ready<'a>),
+}
+
+/// All or none: hands over the children if all came as far as they were to, else undoes those that did.
+async fn settle(
+    results: Vec<Result<Forked<'_>, (crate::name::Name, ForkError)>>,
+    count: usize,
+    cancel: &CancellationToken,
+    progress: &Progress,
+) -> Result<Vec<Record>, ForkError> {
+    let (forked, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let forked = forked.into_iter().filter_map(Result::ok);
+    let mut failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() {
+        let mut records = Vec::new();
+        for child in forked {
+            records.push(match child {
+                Forked::Resumed(child) => child.hand_over()?,
+                Forked::Identified(child) => child.hand_over()?,
+                Forked::Ready(child) => child.hand_over(),
+            });
+        }
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        return Ok(records);
+    }
+    progress.say("undoing");
+    for child in forked {
+        match child {
+            Forked::Resumed(child) => child.undo().await?,
+            Forked::Identified(child) => child.undo().await?,
+            Forked::Ready(child) => child.undo().await?,
+        }
+    }
+    // The reason is the failure that stopped the others, not theirs of having been stopped.
+    let first = failed.iter().position(|(_, error)| !matches!(error, ForkError::Interrupted)).unwrap_or(0);
+    let (name, error) = failed.swap_remove(first);
+    match error {
+        ForkError::Interrupted if cancel.is_cancelled() => Err(ForkError::Interrupted),
+        error if count == 1 => Err(error),
+        error => Err(ForkError::OneOf { name, count, source: Box::new(error) }),
+    }
+}
+
+/// Goes on with a child that a fork with `--wait resumed` or `identified` has handed over, until it is ready. `mine`
+/// is the child's lock, which came with it.
+pub async fn finish(state: &StateDir, name: &crate::name::Name, mine: File) -> Result<(), ForkError> {
+    let never = CancellationToken::new();
+    let record = Record::read(&state.child(name)).map_err(ChildError::from)?;
+    let template = Template::read(state, &record.template)?;
+    match record.stage {
+        Stage::Resumed => {
+            let identified = Resumed::found(state, &template, record, mine).identify_or_fail(&never).await?;
+            identified.ready(&never).await.map(drop)
+        }
+        Stage::Identified => Identified::found(state, &template, record, mine).ready(&never).await.map(drop),
+        Stage::Reserved | Stage::Ready | Stage::Failed => Ok(()),
+    }
+}

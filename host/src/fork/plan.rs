@@ -1,0 +1,129 @@
+//! Which children a fork makes: names and identities, before anything happens.
+
+use crate::{
+    identity::{ChildIdentity, IdentityError, IdentityFile, InUse, complete},
+    name::{InvalidName, Name},
+};
+
+/// How many children, and how they are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// One, by this name.
+    One(Name),
+    /// So many, called `PREFIX-1`, `PREFIX-2` and so on; numbers that are taken are left out. Without a prefix they are
+    /// called after the template.
+    Count(usize, Option<Name>),
+}
+
+impl Naming {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Count(count, _) => *count,
+        }
+    }
+}
+
+/// Why children cannot be called as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The name is taken.
+    #[error("there is a child {0} already: choose another name or remove it (ramet rm {0})")]
+    Taken(Name),
+    /// A number behind the prefix makes no name.
+    #[error("the prefix is too long")]
+    Name(#[from] InvalidName),
+    /// An identity cannot be as asked.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// The children to be made. `in_use` is who has what before.
+pub fn plan(
+    template: &Name,
+    nics: usize,
+    naming: &Naming,
+    file: &IdentityFile,
+    taken: &[Name],
+    mut in_use: InUse,
+) -> Result<Vec<(Name, ChildIdentity)>, PlanError> {
+    let mut planned = Vec::new();
+    for name in names(template, naming, taken)? {
+        let identity = complete(&name, nics, file, &in_use)?;
+        in_use.children.push((name.clone(), identity.clone()));
+        planned.push((name, identity));
+    }
+    Ok(planned)
+}
+
+fn names(template: &Name, naming: &Naming, taken: &[Name]) -> Result<Vec<Name>, PlanError> {
+    let is_taken = |name: &Name| taken.iter().any(|other| other.same(name));
+    match naming {
+        Naming::One(name) if is_taken(name) => Err(PlanError::Taken(name.clone())),
+        Naming::One(name) => Ok(vec![name.clone()]),
+        Naming::Count(count, prefix) => {
+            let prefix = prefix.as_ref().unwrap_or(template);
+            let numbered = (1_usize..).map(|number| format!("{prefix}-{number}").parse::<Name>());
+            let free = numbered.filter(|name| !name.as_ref().is_ok_and(is_taken));
+            Ok(free.take(*count).collect::<Result<_, _>>()?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn planned(naming: &Naming, taken: &[Name]) -> Result<Vec<String>, PlanError> {
+        let children = plan(&name("debian"), 1, naming, &IdentityFile::default(), taken, InUse::default())?;
+        Ok(children.into_iter().map(|(name, _)| name.to_string()).collect())
+    }
+
+    #[test]
+    fn numbers_that_are_taken_are_left_out() {
+        let taken = [name("debian-1"), name("Web-2")];
+        assert_eq!(planned(&Naming::Count(2, None), &taken).unwrap(), ["debian-2", "debian-3"]);
+        assert_eq!(planned(&Naming::Count(2, Some(name("web"))), &taken).unwrap(), ["web-1", "web-3"]);
+        assert!(matches!(planned(&Naming::One(name("web-2")), &taken), Err(PlanError::Taken(_))));
+    }
+
+    #[test]
+    fn a_prefix_must_leave_room_for_the_number() {
+        let long = name(&"x".repeat(61));
+        assert!(planned(&Naming::Count(9, Some(long.clone())), &[]).is_ok());
+        assert!(matches!(planned(&Naming::Count(10, Some(long)), &[]), Err(PlanError::Name(_))));
+    }
+
+    #[test]
+    fn one_identity_cannot_be_given_to_two() {
+        let file = IdentityFile { hostname: Some("web-1".parse().unwrap()), ..IdentityFile::default() };
+        let naming = Naming::Count(2, Some(name("web")));
+        let error = plan(&name("debian"), 1, &naming, &file, &[], InUse::default()).unwrap_err();
+        assert!(matches!(error, PlanError::Identity(IdentityError::HostnameInUse { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_children_are_alike(count in 1_usize..40, nics in 0_usize..4) {
+            let naming = Naming::Count(count, None);
+            let children =
+                plan(&name("debian"), nics, &naming, &IdentityFile::default(), &[], InUse::default()).unwrap();
+            prop_assert_eq!(children.len(), count);
+            let distinct = |of: &dyn Fn(&ChildIdentity) -> Vec<String>, each: usize| {
+                children.iter().flat_map(|(_, identity)| of(identity)).collect::<HashSet<_>>().len() == count * each
+            };
+            prop_assert!(distinct(&|identity| vec![identity.hostname.to_string()], 1));
+            prop_assert!(distinct(&|identity| vec![identity.machine_id.to_string()], 1));
+            prop_assert!(distinct(&|identity| vec![identity.machine_sid.to_string()], 1));
+            prop_assert!(distinct(&|identity| identity.macs.iter().map(ToString::to_string).collect(), nics));
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The stages of a fork. Each is a value; its step to the next stage consumes it, and undoes it when it fails.
+
+use super::{
+    ForkError,
+    evidence::{self, Told},
+};
+use crate::{
+    agent::{Agent, AgentError},
+    child::{
+        self, ChildError,
+        record::{Record, Stage},
+    },
+    fs::{AtPath, FsError, remove_tree},
+    name::Name,
+    net::{self, NetSpec, tap_name},
+    qemu::{
+        self,
+        argv::{Begin, Cable, Ram, Vm},
+        process::{self, Process},
+        qmp::Qmp,
+    },
+    state::{StateDir, try_lock_file},
+    template::{self, Template},
+    vsock::ReservedCid,
+};
+use ramet_proto::{
+    MacAddr, Secret,
+    message::{Identity, NicIdentity},
+};
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long loading device state may take: it is under a megabyte.
+const LOAD: Duration = Duration::from_secs(60);
+/// How long a resumed guest's agent may take to answer.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long a guest may take to apply its identity.
+const APPLY: Duration = Duration::from_secs(60);
+/// How long a guest may take from its open gate to the end of its boot.
+const BOOT: Duration = Duration::from_secs(600);
+/// Bytes of entropy for a child. The kernel's pool holds 32.
+const ENTROPY: usize = 64;
+
+/// What every stage has: the child's directory and record, and the lock that makes it this command's.
+pub(crate) struct Seat<'a> {
+    pub(crate) state: &'a StateDir,
+    pub(crate) template: &'a Template,
+    pub(crate) dir: PathBuf,
+    pub(crate) record: Record,
+    pub(crate) mine: File,
+}
+
+/// What a stage made, undone.
+trait Undo {
+    async fn undo(self) -> Result<(), ForkError>;
+}
+
+/// Takes a step from `stage`, or undoes `stage` if the step fails or `stop` comes first.
+async fn or_undo<S: Undo, T>(
+    mut stage: S,
+    stop: &CancellationToken,
+    step: impl AsyncFnOnce(&mut S) -> Result<T, ForkError>,
+) -> Result<(S, T), ForkError> {
+    match stop.run_until_cancelled(step(&mut stage)).await.unwrap_or(Err(ForkError::Interrupted)) {
+        Ok(value) => Ok((stage, value)),
+        Err(error) => {
+            stage.undo().await?;
+            Err(error)
+        }
+    }
+}
+
+impl Seat<'_> {
+    fn remove(self) -> Result<(), ForkError> {
+        let name = self.record.name;
+        remove_tree(&self.dir).map_err(|source| ForkError::Undo { name, source: Box::new(source.into()) })
+    }
+
+    async fn end_and_remove(self) -> Result<(), ForkError> {
+        let killed = process::kill(&self.dir).await;
+        killed.map_err(|error| ForkError::Undo {
+            name: self.record.name.clone(),
+            source: Box::new(error.into()),
+        })?;
+        self.remove()
+    }
+
+    /// The template's NICs with the child's addresses.
+    pub(crate) fn nics(&self) -> Vec<(MacAddr, NetSpec)> {
+        let nets = self.template.manifest.nics.iter().map(|nic| nic.net.clone());
+        self.record.identity.macs.iter().copied().zip(nets).collect()
+    }
+
+    /// Starts QEMU for the child.
+    pub(crate) fn start_qemu(&mut self, ram: Ram, begin: Begin) -> Result<Process, ForkError> {
+        let cid = ReservedCid::take()?;
+        self.record.cid = cid.cid();
+        self.record.write(&self.dir)?;
+        let vm = Vm {
+            name: self.record.name.as_str(),
+            machine: &self.template.manifest.machine,
+            memory: self.template.manifest.memory,
+            cpus: self.template.manifest.cpus,
+            ram,
+            begin,
+            nics: &self.nics(),
+            cable: Cable::Plugged,
+            cid: cid.cid(),
+        };
+        Ok(Process::spawn(&self.dir, &vm.argv(), cid)?)
+    }
+
+    /// Connects the child's NICs to their bridges.
+    pub(crate) async fn plug_cables(&self) -> Result<(), ForkError> {
+        for (index, (_, net)) in self.nics().iter().enumerate() {
+            if let NetSpec::Bridge(bridge) = net {
+                net::attach(&tap_name(self.record.cid, index), bridge.as_str()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Dials the guest's agent for as long as its QEMU lives.
+    pub(crate) async fn dial(&self, wait: Duration, during: &'static str) -> Result<Agent, ForkError> {
+        Agent::dial(self.record.cid, wait, || match process::running(&self.dir)? {
+            Some(_) => Ok(()),
+            None => Err(ForkError::Ended { during, console: child::console_tail(&self.dir, 8) }),
+        })
+        .await
+    }
+
+    /// Gives the guest its identity, checks what it reports, keeps that, and lets its gate open.
+    pub(crate) async fn identify(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        let from = now_ns();
+        let report = agent.identify(self.identity(from)?, APPLY).await;
+        let evidence = report.map_err(|error| self.or_ended(error, "being given its identity"))?;
+        let told =
+            Told { identity: &self.record.identity, cid: self.record.cid, exchange_ns: (from, now_ns()) };
+        evidence::check(&evidence, &told)?;
+        {
+            // Under the lock: of two siblings with the same report, the second to come finds the first's.
+            let lock = self.state.lock()?;
+            evidence::compare(&self.record.name, &evidence, &child::records(self.state, &lock)?)?;
+            self.record.evidence = Some(evidence);
+            self.record.timings_ms.identified.get_or_insert(self.record.elapsed_ms());
+            self.record.write(&self.dir)?;
+        }
+        child::write_known_hosts(&self.dir, &self.record)?;
+        agent.open().await?;
+        self.record.stage = Stage::Identified;
+        Ok(self.record.write(&self.dir)?)
+    }
+
+    /// Waits for the end of the guest's boot.
+    pub(crate) async fn ready(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        agent.ready(BOOT).await.map_err(|error| self.or_ended(error, "finishing its boot"))?;
+        self.record.timings_ms.ready.get_or_insert(self.record.elapsed_ms());
+        self.record.stage = Stage::Ready;
+        Ok(self.record.write(&self.dir)?)
+    }
+
+    fn identity(&self, now: i64) -> Result<Identity, ForkError> {
+        let mut entropy = vec![0; ENTROPY];
+        getrandom::fill(&mut entropy).map_err(|_| ForkError::Random)?;
+        let identity = &self.record.identity;
+        let parents = self.template.manifest.nics.iter().map(|nic| nic.mac);
+        Ok(Identity {
+            instance_id: identity.instance_id,
+            hostname: identity.hostname.clone(),
+            machine_id: identity.machine_id,
+            nics: parents
+                .zip(&identity.macs)
+                .map(|(parent, mac)| NicIdentity { parent, mac: *mac })
+                .collect(),
+            machine_sid: Some(identity.machine_sid.clone()),
+            entropy: Secret::new(entropy),
+            unix_time_ns: now,
+        })
+    }
+
+    /// A guest that powers itself off hangs up, and says why on its console.
+    fn or_ended(&self, error: AgentError, during: &'static str) -> ForkError {
+        let hung_up = matches!(error, AgentError::Io(_));
+        if hung_up && !ends_within(&self.dir, Duration::from_secs(2)) {
+            return error.into();
+        }
+        match error {
+            AgentError::Io(_) => ForkError::Ended { during, console: child::console_tail(&self.dir, 8) },
+            error => error.into(),
+        }
+    }
+
+    /// Lets another process of `ramet` go on with this child; the lock goes over without a gap.
+    fn hand_over(self) -> Result<Record, ForkError> {
+        let log = self.dir.join("finish.log");
+        let mut command = Command::new(std::env::current_exe().map_err(ForkError::Background)?);
+        command.arg("--state-dir").arg(self.state.root()).arg("finish").arg(self.record.name.as_str());
+        command.stdin(Stdio::from(self.mine)).stdout(Stdio::null());
+        command.stderr(File::create(&log).at("create", &log)?).process_group(0);
+        command.spawn().map_err(ForkError::Background)?;
+        Ok(self.record)
+    }
+}
+
+/// Whether QEMU in `dir` is gone, or goes in a moment.
+fn ends_within(dir: &std::path::Path, moment: Duration) -> bool {
+    let deadline = std::time::Instant::now() + moment;
+    loop {
+        if matches!(process::running(dir), Ok(None)) {
+            return true;
+        }
+        if std::time::Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The host's wall clock in nanoseconds since 1970-01-01T00:00:00Z.
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A child with a name, an identity and a directory.
+pub struct Reserved<'a>(Seat<'a>);
+
+impl<'a> Reserved<'a> {
+    /// Makes the child's directory with its record. The caller holds the state's lock.
+    pub fn new(state: &'a StateDir, template: &'a Template, record: Record) -> Result<Self, ForkError> {
+        let dir = child::create_dir(state, &record.name)?;
+        let make = || -> Result<File, ForkError> {
+            let mine = try_lock_file(&dir.join(child::files::LOCK))?;
+            let mine = mine.ok_or_else(|| ChildError::Busy(record.name.clone()))?;
+            record.write(&dir)?;
+            Ok(mine)
+        };
+        match make() {
+            Ok(mine) => Ok(Self(Seat { state, template, dir, record, mine })),
+            Err(error) => {
+                remove_tree(&dir)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The child's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.0.record.name
+    }
+
+    /// Removes the directory.
+    pub fn undo_now(self) {
+        if let Err(error) = self.0.remove() {
+            tracing::error!(%error, "undo");
+        }
+    }
+
+    /// Makes the overlay, starts QEMU and loads the parent's device state.
+    pub async fn spawn(self, stop: &CancellationToken) -> Result<Spawned<'a>, ForkError> {
+        let (Self(seat), process) = or_undo(self, stop, async |Self(seat): &mut Self| {
+            let (from, to) = (seat.template.file(template::files::OVERLAY), seat.dir.join(qemu::files::DISK));
+            let copy = || -> Result<(), FsError> {
+                fs::copy(&from, &to).at("copy", &from)?;
+                fs::set_permissions(&to, Permissions::from_mode(0o600)).at("make writable", &to)
+            };
+            copy()?;
+            let ram = Ram::CopyOnWrite(seat.template.file(template::files::RAM));
+            seat.start_qemu(ram, Begin::Incoming)
+        })
+        .await?;
+        let spawned = Spawned { seat, process };
+        let (spawned, qmp) = or_undo(spawned, stop, async |spawned: &mut Spawned<'_, Process>| {
+            let socket = spawned.seat.dir.join(qemu::files::QMP);
+            let mut qmp = Qmp::connect_to_new(&mut spawned.process, &socket).await?;
+            let manifest = &spawned.seat.template.manifest;
+            if qmp.version < manifest.qemu {
+                return Err(ForkError::QemuOlder { theirs: manifest.qemu, ours: qmp.version });
+            }
+            qmp.load_state(&spawned.seat.template.file(template::files::STATE), false, LOAD).await?;
+            Ok(qmp)
+        })
+        .await?;
+        Ok(Spawned { seat: spawned.seat, process: (spawned.process, qmp) })
+    }
+}
+
+impl Undo for Reserved<'_> {
+    async fn undo(self) -> Result<(), ForkError> {
+        self.0.remove()
+    }
+}
+
+/// A child whose QEMU runs and, with a [`Qmp`], holds the parent's device state.
+pub struct Spawned<'a, P = (Process, Qmp)> {
+    seat: Seat<'a>,
+    process: P,
+}
+
+impl<'a> Spawned<'a> {
+    /// Connects the NICs and lets the virtual CPUs run.
+    pub async fn resume(self, stop: &CancellationToken) -> Result<Resumed<'a>, ForkError> {
+        let (Self { seat, .. }, ()) =
+            or_undo(self, stop, async |Self { seat, process: (_, qmp) }: &mut Self| {
+                seat.plug_cables().await?;
+                // Recorded first: a child whose CPUs may have run is never taken for one whose CPUs have not.
+                seat.record.stage = Stage::Resumed;
+                seat.record.write(&seat.dir)?;
+                qmp.cont().await?;
+                seat.record.timings_ms.resumed = Some(seat.record.elapsed_ms());
+                Ok(())
+            })
+            .await?;
+        Ok(Resumed(seat))
+    }
+}
+
+impl<P> Undo for Spawned<'_, P> {
+    async fn undo(self) -> Result<(), ForkError> {
+        self.seat.end_and_remove().await
+    }
+}
+
+/// A child whose virtual CPUs run and whose guest is held at its gate.
+pub struct Resumed<'a>(Seat<'a>);
+
+impl<'a> Resumed<'a> {
+    /// A child in this stage that another command has left; `mine` is its lock.
+    #[must_use]
+    pub fn found(state: &'a StateDir, template: &'a Template, record: Record, mine: File) -> Self {
+        Self(Seat { state, template, dir: state.child(&record.name), record, mine })
+    }
+
+    /// Gives the child its identity and lets its gate open.
+    pub async fn identify(self, stop: &CancellationToken) -> Result<Identified<'a>, ForkError> {
+        let (Self(seat), agent) =
+            or_undo(self, stop, async |Self(seat): &mut Self| seat.dial_and_identify().await).await?;
+        Ok(Identified { seat, agent: Some(agent) })
+    }
+
+    /// Like [`Resumed::identify`], with nobody there to hear of a failure: the child is ended, and its record stays
+    /// and says why.
+    pub async fn identify_or_fail(mut self, stop: &CancellationToken) -> Result<Identified<'a>, ForkError> {
+        let seat = &mut self.0;
+        let step = stop.run_until_cancelled(seat.dial_and_identify()).await;
+        match step.unwrap_or(Err(ForkError::Interrupted)) {
+            Ok(agent) => Ok(Identified { seat: self.0, agent: Some(agent) }),
+            Err(error) => {
+                process::kill(&seat.dir).await?;
+                seat.record.stage = Stage::Failed;
+                seat.record.failure = Some(crate::chain(&error));
+                seat.record.write(&seat.dir)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves the child to a process in the background, which goes on with it.
+    pub fn hand_over(self) -> Result<Record, ForkError> {
+        self.0.record.write(&self.0.dir)?;
+        self.0.hand_over()
+    }
+
+    /// Ends the child and removes it.
+    pub async fn undo(self) -> Result<(), ForkError> {
+        Undo::undo(self).await
+    }
+}
+
+impl Seat<'_> {
+    async fn dial_and_identify(&mut self) -> Result<Agent, ForkError> {
+        let mut agent = self.dial(ANSWER, "resuming").await?;
+        self.identify(&mut agent).await?;
+        Ok(agent)
+    }
+}
+
+impl Undo for Resumed<'_> {
+    async fn undo(self) -> Result<(), ForkError> {
+        self.0.end_and_remove().await
+    }
+}
+
+/// A child with its identity; its gate is open.
+pub struct Identified<'a> {
+    seat: Seat<'a>,
+    /// The conversation in which it got its identity, if it was with this command.
+    agent: Option<Agent>,
+}
+
+impl<'a> Identified<'a> {
+    /// A child in this stage that another command has left; `mine` is its lock.
+    #[must_use]
+    pub fn found(state: &'a StateDir, template: &'a Template, record: Record, mine: File) -> Self {
+        Self { seat: Resumed::found(state, template, record, mine).0, agent: None }
+    }
+
+    /// Waits until the child's boot is complete.
+    pub async fn ready(self, stop: &CancellationToken) -> Result<Ready<'a>, ForkError> {
+        let (identified, ()) = or_undo(self, stop, async |Self { seat, agent }: &mut Self| {
+            let agent = match agent {
+                Some(agent) => agent,
+                None => agent.insert(seat.dial(ANSWER, "finishing its boot").await?),
+            };
+            seat.ready(agent).await
+        })
+        .await?;
+        Ok(Ready(identified.seat))
+    }
+
+    /// Leaves the child to a process in the background, which waits for the end of its boot.
+    pub fn hand_over(self) -> Result<Record, ForkError> {
+        self.seat.hand_over()
+    }
+
+    /// Ends the child and removes it.
+    pub async fn undo(self) -> Result<(), ForkError> {
+        Undo::undo(self).await
+    }
+}
+
+impl Undo for Identified<'_> {
+    async fn undo(self) -> Result<(), ForkError> {
+        self.seat.end_and_remove().await
+    }
+}
+
+/// A child whose boot is complete.
+pub struct Ready<'a>(Seat<'a>);
+
+impl Ready<'_> {
+    /// Lets go of the child.
+    #[must_use]
+    pub fn hand_over(self) -> Record {
+        self.0.record
+    }
+
+    /// Ends the child and removes it.
+    pub async fn undo(self) -> Result<(), ForkError> {
+        self.0.end_and_remove().await
+    }
+}

@@ -1,0 +1,128 @@
+//! File operations whose errors name the file, and writes that survive a crash.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+/// An operation on a file failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FsError {
+    /// What was tried, as a verb: `read`, `create`.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FsError {
+    /// Whether the file or directory is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Names the file in an [`io::Error`].
+pub trait AtPath<T> {
+    /// `action` is a verb: what was tried on `path`.
+    fn at(self, action: &'static str, path: &Path) -> Result<T, FsError>;
+}
+
+impl<T> AtPath<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, FsError> {
+        self.map_err(|source| FsError { action, path: path.to_owned(), source })
+    }
+}
+
+/// Replaces `path` by `bytes`: after a crash it holds the old content or the new, never a mixture. The file is
+/// readable by its owner only.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let temporary = path.with_added_extension("tmp");
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().at("write", &temporary)?;
+    fs::rename(&temporary, path).at("replace", path)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes renames and removals in `dir` durable.
+pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
+}
+
+/// Removes a directory tree so that whoever lists its parent sees it whole or not at all: it is renamed to a hidden
+/// name first, and [`sweep`] finishes what a crash left.
+pub fn remove_tree(dir: &Path) -> Result<(), FsError> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput)).at("remove", dir);
+    };
+    let mut hidden = std::ffi::OsString::from(REMOVING);
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    let hidden = parent.join(hidden);
+    fs::rename(dir, &hidden).at("remove", dir)?;
+    fs::remove_dir_all(&hidden).at("remove", &hidden)?;
+    sync_dir(parent)
+}
+
+/// Removes what an interrupted [`remove_tree`] left in `parent`.
+pub fn sweep(parent: &Path) -> Result<(), FsError> {
+    for entry in fs::read_dir(parent).at("list", parent)? {
+        let path = entry.at("list", parent)?.path();
+        let removing = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVING));
+        if removing {
+            match fs::remove_dir_all(&path) {
+                // Somebody else sweeps, or still removes it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.at("remove", &path)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+const REMOVING: &str = ".removing-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replace_leaves_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let error = replace(Path::new("/nonexistent/x"), b"").unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /nonexistent/x.tmp");
+        assert!(error.is_not_found());
+    }
+
+    #[test]
+    fn sweep_finishes_an_interrupted_removal_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(".removing-web-1.42/sub")).unwrap();
+        fs::create_dir(dir.path().join("web-2")).unwrap();
+        sweep(dir.path()).unwrap();
+        assert!(!dir.path().join(".removing-web-1.42").exists());
+        assert!(dir.path().join("web-2").exists());
+        remove_tree(&dir.path().join("web-2")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,28 @@
+//! QEMU: its command line, its process, and its control socket.
+
+pub mod argv;
+pub mod img;
+pub mod process;
+pub mod qmp;
+pub mod version;
+
+/// The program. Found on PATH.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// Files of a VM, relative to its directory, which is also QEMU's working directory.
+pub mod files {
+    /// The disk (of a template) or the overlay on it (of a child).
+    pub const DISK: &str = "disk.qcow2";
+    /// Control socket (QMP).
+    pub const QMP: &str = "qmp.sock";
+    /// The first serial port, to attach to.
+    pub const CONSOLE: &str = "console.sock";
+    /// What the guest wrote to its first serial port.
+    pub const CONSOLE_LOG: &str = "console.log";
+    /// What QEMU itself wrote.
+    pub const LOG: &str = "qemu.log";
+    /// QEMU's process id.
+    pub const PID: &str = "qemu.pid";
+    /// flock(2)ed by QEMU for as long as it lives.
+    pub const ALIVE: &str = "alive";
+}

@@ -1,0 +1,164 @@
+//! QEMU's process: started detached, found again by anyone, ended for sure.
+//!
+//! A VM's process is found through its directory alone, whatever became of the command that started it. QEMU
+//! inherits a flock(2)ed descriptor of `alive`, so the kernel itself answers whether it lives: no process id is
+//! trusted that a stranger may have been given meanwhile.
+
+use super::{QEMU, argv::VHOST_FD, files};
+use crate::{
+    console,
+    fs::{AtPath, FsError},
+    state::try_lock_file,
+    vsock::ReservedCid,
+};
+use command_fds::{CommandFdExt as _, FdMapping};
+use nix::{sys::signal, unistd::Pid};
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long QEMU may take to go once it was killed.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why QEMU did not run or did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// It is not installed.
+    #[error("{QEMU} is not on PATH: install QEMU 8.2 or newer (Debian, Ubuntu: apt install qemu-system-x86)")]
+    NotInstalled,
+    /// It could not be started.
+    #[error("cannot start {QEMU}")]
+    Spawn(#[source] io::Error),
+    /// It is there but not for long.
+    #[error("QEMU ended at once ({status}): {log}")]
+    Exited {
+        /// Its exit status.
+        status: ExitStatus,
+        /// The end of what it printed.
+        log: String,
+    },
+    /// It already runs.
+    #[error("a VM is already running in {}", .0.display())]
+    Running(PathBuf),
+    /// It was killed and is still there.
+    #[error("the QEMU process of {} does not end, look at it with: fuser -v {}/alive", .0.display(), .0.display())]
+    Unkillable(PathBuf),
+}
+
+/// A QEMU process that this command has started.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Process {
+    /// Starts QEMU in `dir` with `argv`. It outlives this command, unless it is killed.
+    ///
+    /// The descriptor in `cid` goes over to QEMU, and the CID with it.
+    pub fn spawn(dir: &Path, argv: &[OsString], cid: ReservedCid) -> Result<Self, ProcessError> {
+        let alive =
+            try_lock_file(&dir.join(files::ALIVE))?.ok_or_else(|| ProcessError::Running(dir.to_owned()))?;
+        for stale in [files::PID, files::QMP, files::CONSOLE] {
+            match fs::remove_file(dir.join(stale)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(error).at("remove", &dir.join(stale))?
+                }
+                _ => {}
+            }
+        }
+        let log_path = dir.join(files::LOG);
+        let log = File::create(&log_path).at("create", &log_path)?;
+        let mut command = Command::new(QEMU);
+        command
+            .args(argv)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().at("open", &log_path)?)
+            .stderr(log)
+            // Not the terminal's foreground group: Ctrl-C is for ramet, which undoes in order.
+            .process_group(0)
+            .fd_mappings(vec![
+                FdMapping { parent_fd: alive.into(), child_fd: ALIVE_FD },
+                FdMapping { parent_fd: cid.into_fd(), child_fd: VHOST_FD },
+            ])
+            .map_err(|collision| ProcessError::Spawn(io::Error::other(collision)))?;
+        let child = command.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ProcessError::NotInstalled,
+            _ => ProcessError::Spawn(error),
+        })?;
+        Ok(Self { child, dir: dir.to_owned() })
+    }
+
+    /// QEMU's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Fails if QEMU has ended, with what it said.
+    pub fn check(&mut self) -> Result<(), ProcessError> {
+        match self.child.try_wait().map_err(ProcessError::Spawn)? {
+            None => Ok(()),
+            Some(status) => Err(ProcessError::Exited {
+                status,
+                log: console::tail(&self.dir.join(files::LOG), 5).join("; "),
+            }),
+        }
+    }
+
+    /// Ends QEMU without asking and waits until it is gone.
+    pub fn kill(mut self) -> Result<(), ProcessError> {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        Ok(())
+    }
+}
+
+const ALIVE_FD: i32 = 3;
+
+/// Whether QEMU lives in `dir`, and as which process: `None` inside while it is only just starting.
+pub fn running(dir: &Path) -> Result<Option<Option<u32>>, FsError> {
+    let path = dir.join(files::ALIVE);
+    if !path.exists() || try_lock_file(&path)?.is_some() {
+        return Ok(None);
+    }
+    let pid = match fs::read_to_string(dir.join(files::PID)) {
+        Ok(text) => text.trim().parse().ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).at("read", &dir.join(files::PID)),
+    };
+    Ok(Some(pid))
+}
+
+/// Ends QEMU in `dir` if it lives and waits until it is gone.
+pub async fn kill(dir: &Path) -> Result<(), ProcessError> {
+    let deadline = Instant::now() + KILL_DEADLINE;
+    loop {
+        match running(dir)? {
+            None => return Ok(()),
+            // Alive a moment ago and only QEMU holds the lock: the id is its own. Until it has written its id,
+            // there is nothing to aim at.
+            Some(Some(pid)) => {
+                let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
+                // The only expected failure: it has just ended.
+                let _ = signal::kill(pid, signal::Signal::SIGKILL);
+            }
+            Some(None) => {}
+        }
+        if Instant::now() > deadline {
+            return Err(ProcessError::Unkillable(dir.to_owned()));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,177 @@
+//! The state directory: where everything is, and the lock that guards names and identities.
+//!
+//! ```text
+//! STATE/lock                   flock(2)ed for the moment in which names and identities are taken
+//! STATE/templates/NAME/        manifest.json ram state disk.qcow2 overlay.qcow2, all read-only
+//! STATE/templates/.creating-NAME/   a template that is not whole yet
+//! STATE/children/NAME/         child.json lock alive disk.qcow2 qmp.sock console.sock console.log qemu.log ...
+//! ```
+
+use crate::{
+    fs::{AtPath, FsError},
+    name::Name,
+};
+use std::{
+    fs::{self, File},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Paths of sockets below it would not fit in `sockaddr_un` (unix(7): 108 bytes with the NUL).
+    #[error("the state directory {} has a path of {} bytes, allowed are {}: choose a shorter --state-dir",
+            .0.display(), .0.as_os_str().len(), StateDir::MAX_PATH)]
+    TooLong(PathBuf),
+}
+
+/// An open state directory. It and all it holds is accessible to its owner only: RAM files hold guests' secrets.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+/// Held while names and identities are looked up and taken; released on drop or when the process dies, however.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+impl StateDir {
+    /// Bytes left for the directory's own path beside `/children/`, a name and `/console.sock`.
+    pub const MAX_PATH: usize = 107 - "/children/".len() - 63 - "/console.sock".len();
+
+    /// Opens `root`, which is made if it is not there.
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        let mkdir =
+            |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path).at("create", path);
+        mkdir(root)?;
+        let root = root.canonicalize().at("resolve", root)?;
+        if root.as_os_str().len() > Self::MAX_PATH {
+            return Err(StateError::TooLong(root));
+        }
+        let state = Self { root };
+        mkdir(&state.templates())?;
+        mkdir(&state.children())?;
+        Ok(state)
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where templates are.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.root.join("templates")
+    }
+
+    /// Where one template is, or would be.
+    #[must_use]
+    pub fn template(&self, name: &Name) -> PathBuf {
+        self.templates().join(name.as_str())
+    }
+
+    /// Where children are.
+    #[must_use]
+    pub fn children(&self) -> PathBuf {
+        self.root.join("children")
+    }
+
+    /// Where one child is, or would be.
+    #[must_use]
+    pub fn child(&self, name: &Name) -> PathBuf {
+        self.children().join(name.as_str())
+    }
+
+    /// Waits for the lock. Whoever holds it does so for milliseconds.
+    pub fn lock(&self) -> Result<StateLock, FsError> {
+        let path = self.root.join("lock");
+        let file = open_lock_file(&path)?;
+        file.lock().at("lock", &path)?;
+        Ok(StateLock { _file: file })
+    }
+}
+
+/// The names of the entries of `dir` that are [`Name`]s, sorted; hidden ones are unfinished work.
+pub fn names_in(dir: &Path) -> Result<Vec<Name>, FsError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let entry = entry.at("list", dir)?;
+        names.extend(entry.file_name().to_str().and_then(|name| name.parse::<Name>().ok()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Opens a file to flock(2), made if it is not there.
+pub fn open_lock_file(path: &Path) -> Result<File, FsError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .at("open", path)
+}
+
+/// Takes the lock on `path` if it is free; `None` if somebody holds it.
+pub fn try_lock_file(path: &Path) -> Result<Option<File>, FsError> {
+    let file = open_lock_file(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error).at("lock", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn only_the_owner_may_look_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("state")).unwrap();
+        for path in [state.root(), &state.templates(), &state.children()] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_path_too_long_for_sockets_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = StateDir::open(&dir.path().join("x".repeat(60))).unwrap_err();
+        assert!(error.to_string().contains("shorter --state-dir"), "{error}");
+    }
+
+    #[test]
+    fn hidden_entries_are_no_names() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b", "a", ".creating-c", ".removing-d.1"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let names: Vec<_> = names_in(dir.path()).unwrap().into_iter().map(String::from).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_lock_is_held_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = try_lock_file(&path).unwrap();
+        assert!(held.is_some());
+        assert!(try_lock_file(&path).unwrap().is_none());
+        drop(held);
+        assert!(try_lock_file(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,267 @@
+//! The wire format, byte for byte. A test that fails here says that agents already baked into images no longer
+//! understand this build: docs/protocol.md, "Versions", says what may change and how.
+
+use ramet_proto::{
+    Evidence, GuestMessage, HostMessage, Secret, frame,
+    identity::InstanceId,
+    message::{Failure, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step},
+    text::Text,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{collections::BTreeSet, fmt::Debug};
+
+/// `message` is sent as `len` in four bytes, the highest first, and then `body`; and what was sent is received.
+fn assert_golden<M>(message: &M, len: u32, body: &str)
+where
+    M: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let golden = [&len.to_be_bytes(), body.as_bytes()].concat();
+    let encoded = frame::encode(message).unwrap();
+    assert_eq!(String::from_utf8_lossy(&encoded[frame::HEADER..]), body);
+    assert_eq!(encoded, golden, "{message:?}");
+    let decoded: (M, usize) = frame::decode(&golden).unwrap().unwrap();
+    assert_eq!((&decoded.0, decoded.1), (message, golden.len()));
+}
+
+fn instance_id() -> InstanceId {
+    serde_json::from_str(r#""6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f""#).unwrap()
+}
+
+fn identity() -> Identity {
+    Identity {
+        instance_id: instance_id(),
+        hostname: "web-1.example.org".parse().unwrap(),
+        machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+        nics: vec![NicIdentity {
+            parent: "52:54:00:00:00:01".parse().unwrap(),
+            mac: "52:54:00:ab:cd:ef".parse().unwrap(),
+        }],
+        machine_sid: Some("S-1-5-21-1-22-4294967295".parse().unwrap()),
+        entropy: Secret::new(vec![0x00, 0x7f, 0xff]),
+        unix_time_ns: 1_700_000_000_123_456_789,
+    }
+}
+
+fn evidence() -> Evidence {
+    Evidence {
+        instance_id: instance_id(),
+        hostname: "web-1.example.org".parse().unwrap(),
+        machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+        nics: vec![
+            NicEvidence {
+                name: Text::new("lo"),
+                mac: "52:54:00:00:00:01".parse().unwrap(),
+                up: false,
+                addresses: vec![],
+            },
+            NicEvidence {
+                name: Text::new("ens3"),
+                mac: "52:54:00:ab:cd:ef".parse().unwrap(),
+                up: true,
+                addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+            },
+        ],
+        ssh_host_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5".parse().unwrap()],
+        random_sample: RandomSample(std::array::from_fn(|i| u8::try_from(i).unwrap())),
+        unix_time_ns: -1,
+        cid: 4_294_967_294,
+    }
+}
+
+const EVIDENCE: &str = concat!(
+    r#""instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","hostname":"web-1.example.org","#,
+    r#""machine_id":"0123456789abcdef0123456789abcdef","#,
+    r#""nics":[{"name":"lo","mac":"52:54:00:00:00:01","up":false},"#,
+    r#"{"name":"ens3","mac":"52:54:00:ab:cd:ef","up":true,"addresses":["192.0.2.7","2001:db8::7"]}],"#,
+    r#""ssh_host_keys":["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"],"#,
+    r#""random_sample":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f","#,
+    r#""unix_time_ns":-1,"cid":4294967294}"#,
+);
+
+/// Each message the host can send. A new variant does not compile until it is here, and fails until it has bytes.
+fn host_variant(message: &HostMessage) -> usize {
+    match message {
+        HostMessage::Hello { .. } => 0,
+        HostMessage::Prepare => 1,
+        HostMessage::Identify(_) => 2,
+        HostMessage::Open => 3,
+        HostMessage::Observe => 4,
+    }
+}
+
+/// The same for the guest; each state counts.
+fn guest_variant(message: &GuestMessage) -> usize {
+    match message {
+        GuestMessage::Hello { state: GuestState::Held, .. } => 0,
+        GuestMessage::Hello { state: GuestState::Open { .. }, .. } => 1,
+        GuestMessage::Hello { state: GuestState::Ready { .. }, .. } => 2,
+        GuestMessage::Prepared => 3,
+        GuestMessage::Applied(_) => 4,
+        GuestMessage::Ready => 5,
+        GuestMessage::Observed(_) => 6,
+        GuestMessage::Failed(_) => 7,
+    }
+}
+
+#[test]
+fn every_host_message() {
+    let identity_json = concat!(
+        r#"{"type":"identify","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","#,
+        r#""hostname":"web-1.example.org","machine_id":"0123456789abcdef0123456789abcdef","#,
+        r#""nics":[{"parent":"52:54:00:00:00:01","mac":"52:54:00:ab:cd:ef"}],"#,
+        r#""machine_sid":"S-1-5-21-1-22-4294967295","entropy":"007fff","unix_time_ns":1700000000123456789}"#,
+    );
+    let without_sid = concat!(
+        r#"{"type":"identify","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","#,
+        r#""hostname":"web-1.example.org","machine_id":"0123456789abcdef0123456789abcdef","#,
+        r#""nics":[],"entropy":"007fff","unix_time_ns":1700000000123456789}"#,
+    );
+    let cases = [
+        (HostMessage::Hello { versions: vec![2, 1] }, 33, r#"{"type":"hello","versions":[2,1]}"#),
+        (HostMessage::Prepare, 18, r#"{"type":"prepare"}"#),
+        (HostMessage::Identify(Box::new(identity())), 312, identity_json),
+        (
+            HostMessage::Identify(Box::new(Identity { nics: vec![], machine_sid: None, ..identity() })),
+            215,
+            without_sid,
+        ),
+        (HostMessage::Open, 15, r#"{"type":"open"}"#),
+        (HostMessage::Observe, 18, r#"{"type":"observe"}"#),
+    ];
+    for (message, len, body) in &cases {
+        assert_golden(message, *len, body);
+    }
+    let covered: BTreeSet<_> = cases.iter().map(|(message, ..)| host_variant(message)).collect();
+    assert_eq!(covered, (0..5).collect());
+}
+
+#[test]
+fn every_guest_message() {
+    let hello =
+        |state| GuestMessage::Hello { version: 1, agent: Text::new("ramet-agent 0.1.0"), state, cid: 3 };
+    let applied = format!(r#"{{"type":"applied",{EVIDENCE}"#);
+    let observed = format!(r#"{{"type":"observed",{EVIDENCE}"#);
+    let failure = Failure {
+        step: Step::Nics,
+        reason: Reason::Missing,
+        retryable: false,
+        detail: Text::new("no \"ens3\" here: é"),
+    };
+    let cases = [
+        (
+            hello(GuestState::Held),
+            86,
+            r#"{"type":"hello","version":1,"agent":"ramet-agent 0.1.0","state":{"at":"held"},"cid":3}"#,
+        ),
+        (
+            hello(GuestState::Open { instance_id: instance_id() }),
+            139,
+            concat!(
+                r#"{"type":"hello","version":1,"agent":"ramet-agent 0.1.0","#,
+                r#""state":{"at":"open","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f"},"cid":3}"#,
+            ),
+        ),
+        (
+            hello(GuestState::Ready { instance_id: instance_id() }),
+            140,
+            concat!(
+                r#"{"type":"hello","version":1,"agent":"ramet-agent 0.1.0","#,
+                r#""state":{"at":"ready","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f"},"cid":3}"#,
+            ),
+        ),
+        (GuestMessage::Prepared, 19, r#"{"type":"prepared"}"#),
+        (GuestMessage::Applied(Box::new(evidence())), 473, applied.as_str()),
+        (GuestMessage::Ready, 16, r#"{"type":"ready"}"#),
+        (GuestMessage::Observed(Box::new(evidence())), 474, observed.as_str()),
+        (
+            GuestMessage::Failed(failure),
+            100,
+            concat!(
+                r#"{"type":"failed","step":"nics","reason":"missing","retryable":false,"#,
+                r#""detail":"no \"ens3\" here: é"}"#,
+            ),
+        ),
+    ];
+    for (message, len, body) in &cases {
+        assert_golden(message, *len, body);
+    }
+    let covered: BTreeSet<_> = cases.iter().map(|(message, ..)| guest_variant(message)).collect();
+    assert_eq!(covered, (0..8).collect());
+}
+
+/// The bytes of a failure with this step and reason.
+fn assert_failure(step: Step, reason: Reason, [step_word, reason_word]: [&str; 2]) {
+    let body = format!(
+        r#"{{"type":"failed","step":"{step_word}","reason":"{reason_word}","retryable":true,"detail":""}}"#
+    );
+    let message = GuestMessage::Failed(Failure { step, reason, retryable: true, detail: Text::default() });
+    assert_golden(&message, u32::try_from(body.len()).unwrap(), &body);
+}
+
+#[test]
+fn every_step_word() {
+    let words = [
+        (Step::Hello, "hello"),
+        (Step::Prepare, "prepare"),
+        (Step::Entropy, "entropy"),
+        (Step::Clock, "clock"),
+        (Step::MachineId, "machine_id"),
+        (Step::Hostname, "hostname"),
+        (Step::Nics, "nics"),
+        (Step::SshHostKeys, "ssh_host_keys"),
+        (Step::Record, "record"),
+        (Step::Verify, "verify"),
+        (Step::Open, "open"),
+    ];
+    assert_eq!(words.map(|(step, _)| step), Step::ALL);
+    for (step, word) in words {
+        assert_eq!(step.to_string(), word);
+        assert_failure(step, Reason::System, [word, "system"]);
+    }
+}
+
+#[test]
+fn every_reason_word() {
+    let words = [
+        (Reason::Version, "version"),
+        (Reason::Unexpected, "unexpected"),
+        (Reason::Malformed, "malformed"),
+        (Reason::System, "system"),
+        (Reason::Missing, "missing"),
+        (Reason::Mismatch, "mismatch"),
+        (Reason::Timeout, "timeout"),
+    ];
+    assert_eq!(words.map(|(reason, _)| reason), Reason::ALL);
+    for (reason, word) in words {
+        assert_eq!(reason.to_string(), word);
+        assert_failure(Step::Verify, reason, ["verify", word]);
+    }
+}
+
+#[test]
+fn a_field_of_a_later_build_is_ignored() {
+    let bytes = br#"{"type":"hello","versions":[1],"colour":{"deep":[null,1.5]}}"#;
+    assert_eq!(frame::decode_body::<HostMessage>(bytes).unwrap(), HostMessage::Hello { versions: vec![1] });
+    let bytes = br#"{"type":"prepared","took_ms":7}"#;
+    assert_eq!(frame::decode_body::<GuestMessage>(bytes).unwrap(), GuestMessage::Prepared);
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
+    for body in [
+        "",
+        "null",
+        "{}",
+        "\"prepare\"",
+        r#"{"type":"conquer"}"#,
+        r#"{"type":"Prepare"}"#,
+        r#"{"type":"prepared"}"#,
+        r#"{"type":"prepare"}{"type":"open"}"#,
+        r#"{"type":"prepare","type":"open"}"#,
+        r#"{"type":"hello"}"#,
+        r#"{"type":"hello","versions":[65536]}"#,
+        r#"{"type":"hello","versions":[1],"versions":[1]}"#,
+    ] {
+        assert!(frame::decode_body::<HostMessage>(body.as_bytes()).is_err(), "{body}");
+    }
+}
