@@ -125,10 +125,11 @@ fn kvm() -> Result<String, String> {
     let trial = || -> io::Result<Result<String, String>> {
         let dir = TempDir::new()?;
         let disk = dir.path().join("boot");
-        let mut sector = vec![0; 512];
-        sector[..BOOT_CODE.len()].copy_from_slice(&BOOT_CODE);
-        sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        fs::write(&disk, sector)?;
+        // SeaBIOS boots no smaller virtio disk.
+        let mut image = vec![0; 1 << 20];
+        image[..BOOT_CODE.len()].copy_from_slice(&BOOT_CODE);
+        image[510..512].copy_from_slice(&[0x55, 0xaa]);
+        fs::write(&disk, image)?;
         let begin = Instant::now();
         let mut qemu = Command::new(QEMU)
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-m", "32"])

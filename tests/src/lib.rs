@@ -1,1 +1,238 @@
-//! End-to-end test framework.
+//! What cases are written with: `ramet` as a user runs it, a bridge with DHCP, and waiting for conditions.
+
+mod network;
+
+use anyhow::{Context as _, Result, bail, ensure};
+pub use network::Network;
+use serde_json::Value;
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// The template that all cases share.
+pub const TEMPLATE: &str = "debian";
+
+/// Everything that the cases share.
+pub struct World {
+    /// The state directory; large, so not in memory.
+    state: TempDir,
+    /// `RAMET_IMAGES`.
+    pub images: PathBuf,
+    /// The bridge.
+    pub network: Network,
+    /// The content of the template's files when it was made.
+    pub template_sums: String,
+}
+
+/// The NICs of a template: one on the bridge, one on QEMU's user network.
+pub const NETS: &[&str] = &["bridge=ramete2e0", "user"];
+
+impl World {
+    /// Makes the network and the state directory.
+    pub fn make() -> Result<Self> {
+        let images = PathBuf::from(std::env::var_os("RAMET_IMAGES").context("RAMET_IMAGES is not set")?);
+        let state = tempfile::Builder::new().prefix("ramet-").tempdir_in("/var/lib")?;
+        Ok(Self { state, images, network: Network::make()?, template_sums: String::new() })
+    }
+
+    /// Makes all that, and the template that the cases share.
+    pub fn with_template(memory: &str, nets: &[&str]) -> Result<Self> {
+        let mut world = Self::make()?;
+        world.create_template(TEMPLATE, memory, nets)?;
+        world.template_sums = world.sums()?;
+        Ok(world)
+    }
+
+    /// Makes a template from the image with the agent, its progress on stderr.
+    pub fn create_template(&self, name: &str, memory: &str, nets: &[&str]) -> Result<()> {
+        let disk = self.images.join("debian.qcow2");
+        let mut create = self.ramet(["template", "create", name, "--memory", memory, "--disk"]);
+        create.arg(disk).args(nets.iter().flat_map(|net| ["--net", net]));
+        let status =
+            create.stdout(Stdio::null()).status().with_context(|| format!("cannot run {create:?}"))?;
+        ensure!(status.success(), "{create:?}: {status}");
+        Ok(())
+    }
+
+    /// A `ramet` command.
+    pub fn ramet<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new("ramet");
+        command.arg("--state-dir").arg(self.state.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `ramet` and fails unless it succeeds; what it printed.
+    pub fn ok<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
+        succeeded(&mut self.ramet(args))
+    }
+
+    /// Runs `ramet` and fails unless it fails with exit status 1; what it said on stderr.
+    pub fn fails<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
+        failed(&mut self.ramet(args))
+    }
+
+    /// Runs `ramet` with `--json`; what it printed.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let printed = self.ok(args.iter().copied().chain(["--json"]))?;
+        serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
+    }
+
+    /// Runs a command in a child over SSH; what it printed.
+    pub fn ssh(&self, child: &str, command: &str) -> Result<String> {
+        let key = self.images.join("id_ed25519");
+        let args = [OsStr::new("ssh"), OsStr::new(child), OsStr::new("-i"), key.as_os_str()];
+        let printed = self.ok(args.into_iter().chain(["--", command].map(OsStr::new)))?;
+        Ok(printed.trim().to_owned())
+    }
+
+    /// A file of a child.
+    #[must_use]
+    pub fn child_file(&self, child: &str, file: &str) -> PathBuf {
+        self.state.path().join("children").join(child).join(file)
+    }
+
+    /// A file of a template.
+    #[must_use]
+    pub fn template_file(&self, template: &str, file: &str) -> PathBuf {
+        self.state.path().join("templates").join(template).join(file)
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Checksums of the shared template's files, not taken by ramet.
+    pub fn sums(&self) -> Result<String> {
+        let files = ["ram", "state", "disk.qcow2", "overlay.qcow2", "manifest.json"];
+        succeeded(Command::new("sha256sum").args(files.map(|file| self.template_file(TEMPLATE, file))))
+    }
+
+    /// Fails unless nothing at all is left of any child: no entry, no file, no process, no interface.
+    pub fn nothing_left(&self) -> Result<()> {
+        let listed = self.json(&["ls"])?;
+        ensure!(listed == Value::Array(Vec::new()), "children are left: {listed}");
+        let files: Vec<_> = fs::read_dir(self.state.path().join("children"))?.collect::<Result<_, _>>()?;
+        ensure!(files.is_empty(), "files are left: {files:?}");
+        let processes = self.processes()?;
+        ensure!(processes.is_empty(), "processes are left: {processes:?}");
+        let taps = fs::read_dir("/sys/class/net")?.filter_map(Result::ok).map(|entry| entry.file_name());
+        let taps: Vec<_> = taps.filter(|name| name.to_string_lossy().starts_with("rmt")).collect();
+        ensure!(taps.is_empty(), "interfaces are left: {taps:?}");
+        Ok(())
+    }
+
+    /// The QEMU processes of this world's children.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let children = self.state.path().join("children");
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let is_qemu =
+                fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"qemu-system"));
+            if is_qemu && fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&children))
+            {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes children, whatever they are.
+    pub fn remove(&self, children: &[&str]) -> Result<()> {
+        self.ok(["rm"].iter().chain(children)).map(drop)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let names = |listed: Value| -> Vec<String> {
+            let listed = listed.as_array().cloned().unwrap_or_default();
+            listed.iter().filter_map(|child| Some(child["name"].as_str()?.to_owned())).collect()
+        };
+        let left = self.json(&["ls"]).map(names).unwrap_or_default();
+        for child in left {
+            if let Err(error) = self.remove(&[&child]) {
+                eprintln!("cannot remove {child}: {error:?}");
+            }
+        }
+    }
+}
+
+/// Runs `command` and fails unless it succeeds; its stdout.
+pub fn succeeded(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", told(&output));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs `command` and fails unless it fails with exit status 1; its stderr.
+pub fn failed(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.code() == Some(1), "{command:?}: {}", told(&output));
+    Ok(String::from_utf8(output.stderr)?)
+}
+
+fn told(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    format!("{}\n--- stdout\n{}\n--- stderr\n{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// Fails unless `text` contains `part`.
+pub fn contains(text: &str, part: &str) -> Result<()> {
+    ensure!(text.contains(part), "{part:?} is not in:\n{text}");
+    Ok(())
+}
+
+/// Waits until `condition` gives something, and fails with the last reason after `deadline`.
+pub fn until<T>(deadline: Duration, mut condition: impl FnMut() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        match condition() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > end => {
+                return Err(error.context(format!("not within {} s", deadline.as_secs())));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// A string in JSON.
+pub fn string<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no string {pointer} in {value}"))
+}
+
+/// A process that is ended with the case.
+pub struct Background(Child);
+
+impl Background {
+    /// Starts `command`.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        Ok(Self(command.spawn().with_context(|| format!("cannot run {command:?}"))?))
+    }
+
+    /// Sends `signal` and waits for the end.
+    pub fn end(mut self, signal: nix::sys::signal::Signal) -> Result<std::process::ExitStatus> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id())?);
+        match nix::sys::signal::kill(pid, signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(error) => bail!("cannot send {signal}: {error}"),
+        }
+        Ok(self.0.wait()?)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Ended already is fine.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -133,7 +133,7 @@ impl Vm<'_> {
             match (net, self.cable) {
                 (NetSpec::User, Cable::Plugged) => argv.pair("-netdev", format!("user,id=net{index}")),
                 (NetSpec::User, Cable::Unplugged) => {
-                    argv.pair("-netdev", format!("user,id=net{index},restrict=on"))
+                    argv.pair("-netdev", format!("user,id=net{index},restrict=on"));
                 }
                 // A TAP interface is connected by making it a port of the bridge, not here.
                 (NetSpec::Bridge(_), _) => argv.pair("-netdev", tap()),

@@ -71,7 +71,7 @@ impl Process {
         for stale in [files::PID, files::QMP, files::CONSOLE] {
             match fs::remove_file(dir.join(stale)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(error).at("remove", &dir.join(stale))?
+                    Err(error).at("remove", &dir.join(stale))?;
                 }
                 _ => {}
             }

@@ -1,0 +1,137 @@
+//! Children are individuals: by what they say of themselves, and by what is seen of them.
+
+use crate::Case;
+use anyhow::{Context as _, Result, ensure};
+use ramet_tests::{TEMPLATE, World, contains, string, succeeded, until};
+use serde_json::Value;
+use std::{collections::HashSet, fs, process::Command, time::Duration};
+
+pub(crate) const CASES: &[Case] = &[
+    ("identity::three_children_are_individuals", three_children_are_individuals),
+    ("identity::eight_at_once_share_memory_and_nothing_else", eight_at_once_share_memory_and_nothing_else),
+    ("identity::a_given_identity_is_taken_at_its_word", a_given_identity_is_taken_at_its_word),
+];
+
+/// What a child says of itself when it is asked over SSH.
+fn asked(world: &World, child: &str) -> Result<Vec<String>> {
+    let questions = "uname -n; cat /etc/hostname; cat /etc/machine-id; cat /sys/class/net/e*/address; \
+                     head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '; cat /etc/ssh/ssh_host_ed25519_key.pub; date +%s";
+    Ok(world.ssh(child, questions)?.lines().map(str::to_owned).collect())
+}
+
+fn three_children_are_individuals(world: &World) -> Result<()> {
+    let forked = world.json(&["fork", TEMPLATE, "--count", "3", "--name-prefix", "web"])?;
+    let forked = forked.as_array().context("an array")?;
+    ensure!(forked.len() == 3, "{} children", forked.len());
+    let mut answers = Vec::new();
+    for child in forked {
+        let name = string(child, "/name")?;
+        for stop_line in ["resumed", "identified", "ready"] {
+            ensure!(child["timings_ms"][stop_line].is_u64(), "{stop_line}: {child}");
+        }
+        let answer = asked(world, name)?;
+        let [uname, hostname, machine_id, mac, user_mac, random, key, clock] = &answer[..] else {
+            anyhow::bail!("{answer:?}");
+        };
+        ensure!(uname == name && hostname == name, "{uname} {hostname}");
+        ensure!(machine_id == string(child, "/identity/machine_id")?, "{machine_id}");
+        ensure!(mac == string(child, "/identity/macs/0")?, "{mac}");
+        ensure!(user_mac == string(child, "/identity/macs/1")?, "{user_mac}");
+        contains(key, string(child, "/identity/ssh_host_keys/0")?)?;
+        let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let off = here.abs_diff(clock.parse()?);
+        ensure!(off <= 5, "its clock is {off} s off");
+        answers.push([uname, machine_id, mac, user_mac, random, key].map(Clone::clone));
+    }
+    for item in 0..answers[0].len() {
+        let distinct: HashSet<_> = answers.iter().map(|answer| &answer[item]).collect();
+        ensure!(distinct.len() == 3, "shared: {distinct:?}");
+    }
+    on_the_bridge(world, forked)?;
+    let in_use = world.fails(["template", "rm", TEMPLATE])?;
+    contains(&in_use, "in use by web-1 web-2 web-3")?;
+    world.remove(&["web-1", "web-2", "web-3"])?;
+    world.nothing_left()
+}
+
+/// The children have addresses of their own by DHCP, reach each other, and sshd there shows the reported key.
+fn on_the_bridge(world: &World, forked: &[Value]) -> Result<()> {
+    let mut addresses = Vec::new();
+    for child in forked {
+        let mac = string(child, "/identity/macs/0")?;
+        let address =
+            until(Duration::from_secs(60), || world.network.leases()?.remove(mac).context("no lease"))?;
+        let shown = until(Duration::from_secs(30), || {
+            let shown = world.json(&["show", string(child, "/name")?])?;
+            ensure!(
+                shown["addresses"].as_array().is_some_and(|all| all.contains(&address.clone().into())),
+                "{shown}"
+            );
+            Ok(shown)
+        })?;
+        ensure!(shown["memory"]["shared"].as_u64() > Some(0), "{shown}");
+        addresses.push(address);
+    }
+    let distinct: HashSet<_> = addresses.iter().collect();
+    ensure!(distinct.len() == addresses.len(), "{addresses:?}");
+    world.ssh("web-1", &format!("ping -c 1 -W 10 {}", addresses[1]))?;
+    world.ssh("web-2", &format!("ping -c 1 -W 10 {}", addresses[2]))?;
+    let scanned = succeeded(Command::new("ssh-keyscan").args(["-t", "ed25519", "-T", "30", &addresses[0]]))?;
+    contains(&scanned, string(&forked[0], "/identity/ssh_host_keys/0")?)
+}
+
+fn eight_at_once_share_memory_and_nothing_else(world: &World) -> Result<()> {
+    let forked = world.json(&["fork", TEMPLATE, "--count", "8"])?;
+    let forked = forked.as_array().context("an array")?;
+    ensure!(forked.len() == 8, "{} children", forked.len());
+    for pointer in [
+        "/name",
+        "/identity/hostname",
+        "/identity/machine_id",
+        "/identity/machine_sid",
+        "/cid",
+        "/pid",
+        "/identity/instance_id",
+        "/identity/macs/0",
+        "/identity/macs/1",
+        "/identity/ssh_host_keys/0",
+    ] {
+        let distinct: HashSet<_> =
+            forked.iter().filter_map(|child| child.pointer(pointer)).map(Value::to_string).collect();
+        ensure!(distinct.len() == 8, "{pointer}: {distinct:?}");
+    }
+    let shown = world.json(&["show", "debian-8"])?;
+    let private = shown["memory"]["private_dirty"].as_u64().context("memory")?;
+    ensure!(private < 128 << 20, "{} MiB are private to an idle child", private >> 20);
+    let names: Vec<_> = forked.iter().filter_map(|child| child["name"].as_str()).collect();
+    world.remove(&names)?;
+    world.nothing_left()
+}
+
+fn a_given_identity_is_taken_at_its_word(world: &World) -> Result<()> {
+    let files = tempfile::tempdir()?;
+    let file = files.path().join("identity.toml");
+    fs::write(
+        &file,
+        "hostname = \"Payroll.example.org\"\nmachine_id = \"0123456789abcdef0123456789abcdef\"\n\
+         machine_sid = \"S-1-5-21-1-2-3\"\nmacs = [\"52:54:00:aa:00:01\", \"52:54:00:aa:00:02\"]\n",
+    )?;
+    let file = file.to_str().context("a path")?;
+    let forked = world.json(&["fork", TEMPLATE, "--identity", file, "--wait", "identified"])?;
+    ensure!(string(&forked, "/0/name")? == "Payroll", "{forked}");
+    ensure!(string(&forked, "/0/identity/machine_sid")? == "S-1-5-21-1-2-3", "{forked}");
+    // What waits for nobody goes on in the background.
+    until(Duration::from_secs(120), || {
+        let shown = world.json(&["show", "Payroll"])?;
+        ensure!(shown["state"] == "ready" && shown["timings_ms"]["ready"].is_u64(), "{shown}");
+        Ok(())
+    })?;
+    let said = world.ssh("Payroll", "uname -n; cat /etc/machine-id /sys/class/net/e*/address")?;
+    let expected =
+        "Payroll.example.org\n0123456789abcdef0123456789abcdef\n52:54:00:aa:00:01\n52:54:00:aa:00:02";
+    ensure!(said == expected, "{said}");
+    let again = world.fails(["fork", TEMPLATE, "--name", "other", "--identity", file])?;
+    contains(&again, "in use by the child Payroll")?;
+    world.remove(&["Payroll"])?;
+    world.nothing_left()
+}

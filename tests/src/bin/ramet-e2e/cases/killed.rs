@@ -1,0 +1,80 @@
+//! A fork that is interrupted or killed at any moment: `ls` tells the truth, `rm` cleans, nothing leaks.
+
+use crate::Case;
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use ramet_tests::{Background, TEMPLATE, World, contains};
+use std::{process::Stdio, thread::sleep, time::Duration};
+
+pub(crate) const CASES: &[Case] = &[
+    ("killed::a_killed_fork_is_told_and_cleaned", a_killed_fork_is_told_and_cleaned),
+    ("killed::an_interrupted_fork_leaves_nothing", an_interrupted_fork_leaves_nothing),
+    ("killed::a_killed_create_is_cleaned_by_the_next", a_killed_create_is_cleaned_by_the_next),
+];
+
+/// Moments of a fork, in milliseconds from its start: before and after each stage, whatever the host's speed.
+const MOMENTS: [u64; 9] = [20, 150, 300, 500, 800, 1200, 1800, 2600, 4000];
+
+fn a_killed_fork_is_told_and_cleaned(world: &World) -> Result<()> {
+    for moment in MOMENTS {
+        let mut command = world.ramet(["fork", TEMPLATE, "--name", "victim"]);
+        let fork = Background::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        sleep(Duration::from_millis(moment));
+        let status = fork.end(Signal::SIGKILL)?;
+        let listed = world.json(&["ls"])?;
+        let running = world.processes()?;
+        match listed.as_array().map_or(&[][..], Vec::as_slice) {
+            [] => ensure!(running.is_empty(), "after {moment} ms {running:?} run and nothing is listed"),
+            [child] => {
+                let state = child["state"].as_str().unwrap_or_default();
+                let truth = match state {
+                    // A process that only just starts is not in the list of processes yet.
+                    "interrupted" => running.len() <= 1,
+                    "identified" | "ready" => running.len() == 1,
+                    _ => false,
+                };
+                ensure!(truth, "after {moment} ms ({status}) {running:?} run: {child}");
+                world.remove(&["victim"])?;
+            }
+            more => anyhow::bail!("{more:?}"),
+        }
+        world.nothing_left()?;
+    }
+    Ok(())
+}
+
+fn an_interrupted_fork_leaves_nothing(world: &World) -> Result<()> {
+    for moment in MOMENTS {
+        let mut command = world.ramet(["fork", TEMPLATE, "--count", "2", "--name-prefix", "victim"]);
+        let fork = Background::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        sleep(Duration::from_millis(moment));
+        let status = fork.end(Signal::SIGINT)?;
+        ensure!(!status.success(), "after {moment} ms: {status}");
+        world.nothing_left()?;
+    }
+    Ok(())
+}
+
+fn a_killed_create_is_cleaned_by_the_next(world: &World) -> Result<()> {
+    let disk = world.images.join("plain.qcow2");
+    let disk = disk.to_str().unwrap_or_default();
+    // While it copies the disk, and while the parent boots.
+    for moment in [1, 20] {
+        let mut command = world.ramet(["template", "create", "victim", "--memory", "256M", "--disk", disk]);
+        let create = Background::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        sleep(Duration::from_secs(moment));
+        create.end(Signal::SIGKILL)?;
+        let listed = world.json(&["template", "ls"])?;
+        ensure!(listed.as_array().is_some_and(|all| all.len() == 1), "half a template is listed: {listed}");
+    }
+    // It finds the parent that the last one left, ends it, and is interrupted itself.
+    let mut command = world.ramet(["template", "create", "victim", "--memory", "256M", "--disk", disk]);
+    let create = Background::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    sleep(Duration::from_secs(15));
+    ensure!(!create.end(Signal::SIGINT)?.success(), "an interrupted create succeeded");
+    let left: Vec<_> =
+        std::fs::read_dir(world.state_dir().join("templates"))?.filter_map(Result::ok).collect();
+    ensure!(left.len() == 1, "something is left of the template: {left:?}");
+    let processes = std::process::Command::new("pgrep").args(["-f", "-name victim,"]).output()?;
+    contains(&format!("{processes:?}"), "stdout: \"\"")
+}

@@ -1,0 +1,21 @@
+//! The cases.
+
+mod bad_input;
+mod gate;
+mod identity;
+mod killed;
+mod lifecycle;
+mod template;
+
+use crate::Case;
+
+/// Those that run in any order.
+pub(crate) fn all() -> Vec<Case> {
+    [bad_input::CASES, identity::CASES, gate::CASES, lifecycle::CASES, killed::CASES, template::CASES]
+        .concat()
+}
+
+/// Those that look at what all others have left.
+pub(crate) fn last() -> Vec<Case> {
+    template::LAST.to_vec()
+}

@@ -1,0 +1,43 @@
+//! End-to-end cases over real VMs. Needs root, KVM, vhost-vsock, `ramet` on PATH and `RAMET_IMAGES`, which is what
+//! `cargo xtask lab run` gives.
+//!
+//! One template serves all cases: making it takes a cold boot. The last cases look at it again, bit for bit.
+
+mod cases;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use ramet_tests::{NETS, World};
+use std::{process::ExitCode, sync::Arc};
+
+/// A case: what it shows, and how.
+pub(crate) type Case = (&'static str, fn(&World) -> anyhow::Result<()>);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Guests share the host's two or so CPUs, and some cases count processes.
+    arguments.test_threads = Some(1);
+    let listed = |cases: &[Case], world: Option<&Arc<World>>| -> Vec<Trial> {
+        let trial = |&(name, case): &Case| {
+            let world = world.cloned();
+            Trial::test(name, move || {
+                let world = world.as_ref().ok_or("no world to run in")?;
+                case(world).map_err(|error| Failed::from(format!("{error:?}")))
+            })
+        };
+        cases.iter().map(trial).collect()
+    };
+    if arguments.list {
+        let all: Vec<Case> = [cases::all(), cases::last()].concat();
+        return libtest_mimic::run(&arguments, listed(&all, None)).exit_code();
+    }
+    let world = match World::with_template("512M", NETS) {
+        Ok(world) => Arc::new(world),
+        Err(error) => {
+            eprintln!("cannot make the world that the cases run in: {error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let conclusion = libtest_mimic::run(&arguments, listed(&cases::all(), Some(&world)));
+    let last = libtest_mimic::run(&arguments, listed(&cases::last(), Some(&world)));
+    if conclusion.has_failed() || last.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
