@@ -1,3 +1,146 @@
-//! Developer commands.
+//! Developer commands of Ramet, run as `cargo xtask COMMAND`.
+//!
+//! ```text
+//! place   decides where real VMs can run: this machine, or the lab
+//! lab     boots the lab, runs commands in it          images  bakes guest images
+//!    \________________ tools: QEMU, mke2fs, ... out of the lab's own root
+//!                        \____ cache: artifacts by the hash of what they are made of
+//! ```
+//!
+//! Standard output belongs to the commands that are run; everything xtask says goes to standard error.
 
-fn main() {}
+mod build;
+mod cache;
+mod check;
+mod config;
+mod images;
+mod jobs;
+mod lab;
+mod place;
+mod recipe;
+mod run;
+mod sys;
+mod tools;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Developer commands of Ramet.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The machine where KVM and vhost-vsock are real, be it emulated
+    #[command(subcommand)]
+    Lab(LabCommand),
+    /// Bake the guest images and say where they are
+    Images,
+    /// Formatting, lints, dependencies, docs: what CI asks for
+    Check,
+    /// All tests: unit, integration, and end to end on real VMs
+    Test {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// Only the end-to-end cases whose names contain one of these; options of the test program too
+        #[arg(last = true)]
+        cases: Vec<OsString>,
+    },
+    /// The main job on real VMs: an image, a template, three individuals, a login to each
+    Demo {
+        #[command(flatten)]
+        site: SiteArgs,
+    },
+    /// Measure forks beside what they replace, in one run; takes half an hour without hardware virtualization
+    Bench {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// Write the figures as JSON into this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<std::path::PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct SiteArgs {
+    /// Where to run real VMs, instead of finding out
+    #[arg(long, env = "RAMET_PLACE", value_enum)]
+    place: Option<place::Place>,
+}
+
+#[derive(Subcommand)]
+enum LabCommand {
+    /// Run CMD as root where KVM and vhost-vsock are real, with the built programs on PATH and images in
+    /// `RAMET_IMAGES`: on this machine if it can, else in the lab
+    Run {
+        #[command(flatten)]
+        site: SiteArgs,
+        /// Use the programs that were built last, say while the checkout does not compile
+        #[arg(long)]
+        no_build: bool,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Boot the lab, if it is not up
+    Up,
+    /// Stop the lab; what is on its disk stays
+    Down {
+        /// Throw its disk away, too
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// A root shell in the lab
+    Shell,
+    /// Say whether the lab is up, and where its files are
+    Status,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // Not `{:?}`: that adds a backtrace wherever the environment asks for one in panics.
+            eprintln!("xtask: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = Config::from_env()?;
+    match cli.command {
+        Command::Lab(LabCommand::Run { site, no_build, command }) => {
+            let programs = if no_build { build::last(&config) } else { build::programs(&config)? };
+            return run::run(&config, site.place, &programs, &command, None);
+        }
+        Command::Lab(LabCommand::Up) => drop(lab::ensure_up(&config)?),
+        Command::Lab(LabCommand::Down { wipe }) => lab::down(&config, wipe)?,
+        Command::Lab(LabCommand::Shell) => {
+            let lab = lab::ensure_up(&config)?;
+            return Ok(sys::exit_code(lab.shell().status()?));
+        }
+        Command::Lab(LabCommand::Status) => return Ok(lab::status(&config)),
+        Command::Images => {
+            let programs = build::programs(&config)?;
+            println!("{}", images::ensure(&config, &programs)?);
+        }
+        Command::Check => check::run(&config)?,
+        Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
+        Command::Demo { site } => return jobs::demo(&config, site.place),
+        Command::Bench { site, json } => return jobs::bench(&config, site.place, json.as_deref()),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,80 @@
+//! The programs of this checkout.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::config::Config;
+use crate::recipe::Recipe;
+use crate::sys;
+
+/// Built programs: files to be found on PATH by their names.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs(Vec<PathBuf>);
+
+/// The packages whose programs are wanted. Always built together, since each would else be built again with the
+/// features that the others ask of common dependencies.
+const PACKAGES: [&str; 3] = ["ramet", "ramet-agent", "ramet-tests"];
+
+/// The programs that commands find on PATH.
+const PROGRAMS: [&str; 5] = ["ramet", "ramet-agent", "ramet-e2e", "ramet-demo", "ramet-bench"];
+
+/// Builds the programs for release. Cargo decides whether there is anything to do.
+pub(crate) fn programs(config: &Config) -> Result<Programs> {
+    let packages = PACKAGES.iter().flat_map(|package| ["-p", package]);
+    sys::run(sys::cargo(config).args(["build", "--release"]).args(packages))
+        .context("the programs of this checkout do not build")?;
+    Ok(last(config))
+}
+
+/// What was built last, perhaps nothing.
+pub(crate) fn last(config: &Config) -> Programs {
+    let built = PROGRAMS.map(|name| config.release().join(name));
+    Programs(built.into_iter().filter(|path| path.exists()).collect())
+}
+
+impl Programs {
+    /// The agent, if this checkout has one.
+    pub(crate) fn agent(&self) -> Option<&Path> {
+        self.0
+            .iter()
+            .find(|path| path.file_name().is_some_and(|name| name == "ramet-agent"))
+            .map(PathBuf::as_path)
+    }
+
+    /// Copies the programs into a folder of `shelf` whose name is their hash, and returns that name. A running program
+    /// is thereby never written over.
+    pub(crate) fn publish(&self, shelf: &Path) -> Result<String> {
+        let mut recipe = Recipe::default();
+        for path in &self.0 {
+            recipe = recipe.file(&name(path), path)?;
+        }
+        let key = recipe.key();
+        let folder = shelf.join(&key);
+        if folder.exists() {
+            return Ok(key);
+        }
+        fs::create_dir_all(shelf).with_context(|| format!("cannot create {}", shelf.display()))?;
+        let partial =
+            tempfile::tempdir_in(shelf).with_context(|| format!("cannot write to {}", shelf.display()))?;
+        for path in &self.0 {
+            fs::copy(path, partial.path().join(name(path)))
+                .with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+        fs::set_permissions(partial.path(), fs::Permissions::from_mode(0o755))?;
+        // Where another xtask was faster, its folder holds the same.
+        if fs::rename(partial.path(), &folder).is_ok() {
+            let _renamed = partial.keep();
+            for old in fs::read_dir(shelf)?.flatten().filter(|entry| entry.path() != folder) {
+                let _ = fs::remove_dir_all(old.path());
+            }
+        }
+        Ok(key)
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

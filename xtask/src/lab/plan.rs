@@ -1,0 +1,118 @@
+//! QEMU's command line for the lab. Pure.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Never more than a lab has use for.
+const MOST_MIB: u64 = 8192;
+
+/// Everything that QEMU is told. Paths are as the tools see them.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) cpus: usize,
+    pub(crate) memory_mib: u64,
+    /// Holds `vmlinuz` and `initrd.img`.
+    pub(crate) boot: PathBuf,
+    /// Holds `disk.qcow2`, gets `serial.log` and `pid`.
+    pub(crate) state: PathBuf,
+    /// Shared read-only as /binaries.
+    pub(crate) programs: PathBuf,
+    /// Shared read-only as /artifacts.
+    pub(crate) artifacts: PathBuf,
+    /// On 127.0.0.1, forwarded to the lab's sshd.
+    pub(crate) port: u16,
+}
+
+impl Plan {
+    /// Arguments of `qemu-system-x86_64`.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let state = self.state.display();
+        let share = |path: &PathBuf, tag: &str| {
+            // One cache holds files of several file systems only if somebody mounted one there; remap keeps inodes apart.
+            format!(
+                "local,path={},mount_tag={tag},security_model=none,readonly=on,multidevs=remap",
+                path.display()
+            )
+        };
+        let pairs = [
+            ("-name", "ramet-lab".into()),
+            ("-machine", "q35".into()),
+            // SVM with nested paging is what TCG can emulate, on any CPU.
+            ("-accel", "tcg,thread=multi".into()),
+            ("-cpu", "max,+svm".into()),
+            ("-smp", self.cpus.to_string()),
+            ("-m", format!("{}M", self.memory_mib)),
+            ("-kernel", self.boot.join("vmlinuz").display().to_string()),
+            ("-initrd", self.boot.join("initrd.img").display().to_string()),
+            ("-append", APPEND.into()),
+            // Lost with the outer machine's power, and then made again.
+            (
+                "-drive",
+                format!("file={state}/disk.qcow2,format=qcow2,if=none,id=disk,cache=unsafe,discard=unmap"),
+            ),
+            ("-device", "virtio-blk-pci,drive=disk".into()),
+            ("-netdev", format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.port)),
+            ("-device", "virtio-net-pci,netdev=net,romfile=".into()),
+            ("-device", "virtio-rng-pci".into()),
+            ("-virtfs", share(&self.artifacts, "artifacts")),
+            ("-virtfs", share(&self.programs, "binaries")),
+            ("-serial", format!("file:{state}/serial.log")),
+            ("-display", "none".into()),
+            ("-pidfile", format!("{state}/pid")),
+        ];
+        let switches = ["-nodefaults", "-no-user-config", "-daemonize"].map(OsString::from);
+        let pairs = pairs.into_iter().flat_map(|(option, value)| [option.into(), value.into()]);
+        switches.into_iter().chain(pairs).collect()
+    }
+}
+
+/// The lab is no boundary: what guards against side channels and the like only costs emulated instructions.
+const APPEND: &str = "root=/dev/vda rootflags=noatime rw console=ttyS0 quiet mitigations=off audit=0 apparmor=0 \
+                      random.trust_cpu=on systemd.firstboot=off";
+
+/// Half of the machine's memory, in MiB, up to what a lab has use for.
+pub(crate) fn memory_mib(meminfo: &str) -> u64 {
+    let total_kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok());
+    total_kib.map_or(MOST_MIB / 2, |kib| (kib / 1024 / 2).min(MOST_MIB))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_half_and_at_most_8_gib() {
+        assert_eq!(memory_mib("MemTotal:        8388608 kB\nMemFree: 1 kB\n"), 4096);
+        assert_eq!(memory_mib("MemTotal:       65000000 kB\n"), 8192);
+        assert_eq!(memory_mib(""), 4096);
+    }
+
+    #[test]
+    fn arguments_hold_the_plan() {
+        let plan = Plan {
+            cpus: 3,
+            memory_mib: 1000,
+            boot: "/b".into(),
+            state: "/s".into(),
+            programs: "/p".into(),
+            artifacts: "/a".into(),
+            port: 4022,
+        };
+        let line = plan.arguments().join(std::ffi::OsStr::new(" ")).into_string().expect("UTF-8");
+        for part in [
+            "-smp 3 -m 1000M",
+            "-kernel /b/vmlinuz -initrd /b/initrd.img",
+            "file=/s/disk.qcow2,",
+            "hostfwd=tcp:127.0.0.1:4022-:22",
+            "path=/a,mount_tag=artifacts,security_model=none,readonly=on",
+            "path=/p,mount_tag=binaries,security_model=none,readonly=on",
+            "-pidfile /s/pid",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+}

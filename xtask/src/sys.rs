@@ -1,0 +1,146 @@
+//! Processes, locks, progress.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::config::Config;
+
+/// A line of progress: says at once what begins, and how long it took if that was over a second.
+pub(crate) struct Step {
+    what: String,
+    start: Instant,
+}
+
+impl Step {
+    /// Says that `what` begins.
+    pub(crate) fn begin(what: impl Into<String>) -> Self {
+        let what = what.into();
+        eprintln!("xtask: {what} ...");
+        Self { what, start: Instant::now() }
+    }
+
+    /// Says that it is done.
+    pub(crate) fn done(self) {
+        let took = self.start.elapsed();
+        if took > Duration::from_secs(1) {
+            eprintln!("xtask: {}: done in {:.1} s", self.what, took.as_secs_f64());
+        }
+    }
+}
+
+/// Whether this process may do what root may.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// `program` as root: with sudo when this process is not.
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg("--").arg(program);
+    command
+}
+
+/// This toolchain's cargo, in the checkout.
+pub(crate) fn cargo(config: &Config) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&config.root);
+    command
+}
+
+/// Runs to the end; a failure names the whole command. What it prints goes to standard error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs to the end and returns what it prints on standard output.
+pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", output.status);
+    }
+    Ok(output.stdout)
+}
+
+/// The status that a shell would report: 128 and the signal's number for a process that a signal ended.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+}
+
+/// Holds an exclusive lock on a file, made when missing, until dropped. Says so when it has to wait.
+pub(crate) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Waits for the lock on `path`.
+    pub(crate) fn take(path: &Path, what: &str) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((file, _busy)) => {
+                eprintln!("xtask: waiting for another xtask ({what}) ...");
+                Flock::lock(file, FlockArg::LockExclusive)
+                    .map_err(|(_, errno)| errno)
+                    .with_context(|| format!("cannot lock {}", path.display()))?
+            }
+        };
+        Ok(Self { _file: file })
+    }
+}
+
+/// Installs Debian or Ubuntu packages unless all of `files` are there.
+pub(crate) fn need(files: &[&str], packages: &[&str]) -> Result<()> {
+    let missing: Vec<_> = files.iter().filter(|file| !Path::new(file).exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    let step = Step::begin(format!("missing here: {missing:?}, so installing with apt: {list}"));
+    let advice = || format!("cannot install {list}: install what gives {missing:?} yourself, then try again");
+    // A fresh machine has no package lists, an older one stale ones.
+    run(as_root("apt-get").args(["-qq", "update"])).with_context(advice)?;
+    run(as_root("env")
+        .args([
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "-qq",
+            "-y",
+            "--no-install-recommends",
+            "install",
+        ])
+        .args(packages))
+    .with_context(advice)?;
+    step.done();
+    Ok(())
+}
