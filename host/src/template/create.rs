@@ -39,8 +39,8 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// How long a parent may take to get ready to be suspended, once it is at the gate.
-const PREPARE: Duration = Duration::from_secs(180);
+/// How long a parent may take to get ready to be suspended, once it is at the gate. Its agent gives up before.
+const PREPARE: Duration = Duration::from_secs(300);
 /// How long saving device state may take: it is under a megabyte.
 const SAVE: Duration = Duration::from_secs(60);
 /// How long QEMU may take to quit.

@@ -1,0 +1,373 @@
+//! Conversations over a socket pair, with a made-up guest behind them.
+
+use super::*;
+use crate::apply::tests::{Fake, identity, template};
+use crate::boot::Job;
+use ramet_proto::frame::{self, HEADER};
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    thread,
+};
+
+const LIMITS: Limits = Limits {
+    frame: Duration::from_millis(100),
+    idle: Duration::from_millis(300),
+    open: Duration::from_millis(300),
+    settle: Duration::from_millis(50),
+    boot: Duration::from_secs(20),
+    tick: Duration::from_millis(5),
+};
+
+/// The host's end, on a thread of its own.
+struct Host(UnixStream);
+
+impl Host {
+    fn send(&mut self, message: &HostMessage) {
+        self.0.write_all(&frame::encode(message).unwrap()).unwrap();
+    }
+
+    fn receive(&mut self) -> GuestMessage {
+        let mut header = [0; HEADER];
+        self.0.read_exact(&mut header).unwrap();
+        let mut body = vec![0; frame::body_len(header).unwrap()];
+        self.0.read_exact(&mut body).unwrap();
+        frame::decode_body(&body).unwrap()
+    }
+
+    fn ask(&mut self, message: &HostMessage) -> GuestMessage {
+        self.send(message);
+        self.receive()
+    }
+
+    fn hello(&mut self) -> GuestState {
+        match self.ask(&HostMessage::Hello { versions: vec![1] }) {
+            GuestMessage::Hello { version: 1, state, cid: 3, .. } => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(&mut self, message: &HostMessage) -> Reason {
+        match self.ask(message) {
+            GuestMessage::Failed(failure) => failure.reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_hung_up_on(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
+    }
+}
+
+fn identify(identity: &Identity) -> HostMessage {
+    HostMessage::Identify(Box::new(identity.clone()))
+}
+
+fn agent<'a>(root: &'a Root, system: &'a Fake) -> Agent<'a, Fake> {
+    Agent::start(root, system, Config::default(), LIMITS).unwrap()
+}
+
+/// One connection, with `host` at its other end.
+fn converse<T: Send + 'static>(
+    agent: &mut Agent<'_, Fake>,
+    host: impl FnOnce(&mut Host) -> T + Send + 'static,
+) -> (Result<(), Failure>, T) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let host = thread::spawn(move || host(&mut Host(theirs)));
+    let result = agent.converse(ours);
+    (result, host.join().unwrap())
+}
+
+#[test]
+fn from_held_to_ready_and_through_a_reboot() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    let job = |unit: &str, running| Job { unit: unit.into(), running };
+    *system.jobs.borrow_mut() = vec![job("ramet-agent.service", true), job("ssh.service", false)];
+    let mut held = agent(&root, &system);
+    converse(&mut held, |host| {
+        assert_eq!(host.hello(), GuestState::Held);
+        assert_eq!(host.ask(&HostMessage::Prepare), GuestMessage::Prepared);
+    })
+    .0
+    .unwrap();
+    assert_eq!(*system.warmed.borrow(), ["ssh.service"]);
+    assert!(!system.gate_open.get());
+
+    let wanted = identity();
+    let instance_id = wanted.instance_id;
+    let (result, evidence) = converse(&mut held, move |host| {
+        assert_eq!(host.hello(), GuestState::Held);
+        let GuestMessage::Applied(evidence) = host.ask(&identify(&wanted)) else { panic!() };
+        assert_eq!(evidence.hostname, wanted.hostname);
+        host.send(&HostMessage::Open);
+        // The host has no need to stay.
+        evidence
+    });
+    result.unwrap();
+    assert!(system.gate_open.get());
+    assert_eq!(held.state, GuestState::Open { instance_id });
+
+    // A second connection waits for the end of boot on the watch that was set up before the fork.
+    assert_eq!(system.boot.borrow().len(), 1);
+    let mut input = system.boot.borrow_mut().pop().unwrap();
+    let ready = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        input.write_all(b"degraded\n").unwrap();
+    });
+    let (result, observed) = converse(&mut held, move |host| {
+        assert_eq!(host.hello(), GuestState::Open { instance_id });
+        assert_eq!(host.receive(), GuestMessage::Ready);
+        assert_eq!(host.refused(&identify(&identity())), Reason::Unexpected);
+        assert_eq!(host.refused(&HostMessage::Prepare), Reason::Unexpected);
+        assert_eq!(host.refused(&HostMessage::Open), Reason::Unexpected);
+        let GuestMessage::Observed(observed) = host.ask(&HostMessage::Observe) else { panic!() };
+        observed
+    });
+    ready.join().unwrap();
+    result.unwrap();
+    assert_eq!(observed.ssh_host_keys, evidence.ssh_host_keys);
+    assert_ne!(observed.random_sample, evidence.random_sample);
+
+    let rebooted = Fake::new();
+    let mut passed = agent(&root, &rebooted);
+    assert!(rebooted.gate_open.get(), "the record opens the gate, no host does");
+    assert_eq!(converse(&mut passed, Host::hello).1, GuestState::Open { instance_id });
+}
+
+#[test]
+fn ready_comes_on_the_connection_that_opened_even_when_watches_are_lost() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    system.boot_says.borrow_mut().extend(["", "offline\n", "running\n"]);
+    let mut agent = agent(&root, &system);
+    let (result, answer) = converse(&mut agent, |host| {
+        host.hello();
+        assert!(matches!(host.ask(&identify(&identity())), GuestMessage::Applied(_)));
+        host.ask(&HostMessage::Open)
+    });
+    result.unwrap();
+    assert_eq!(answer, GuestMessage::Ready);
+}
+
+#[test]
+fn what_makes_no_sense_is_answered_closed_and_leaves_the_guest_held() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    let mut agent = agent(&root, &system);
+    let garbage: &[&[u8]] = &[
+        &[0xff; 8],
+        &[0, 0, 0, 0],
+        b"\0\0\0\x03abc",
+        b"\0\0\0\x11{\"type\":\"reboot\"}",
+        b"GET / HTTP/1.0\r\n\r\n",
+    ];
+    for bytes in garbage {
+        let (result, answer) = converse(&mut agent, move |host| {
+            host.0.write_all(bytes).unwrap();
+            let answer = host.receive();
+            assert!(host.is_hung_up_on());
+            answer
+        });
+        result.unwrap();
+        let GuestMessage::Failed(failure) = answer else { panic!("{answer:?}") };
+        assert_eq!((failure.step, failure.reason), (Step::Hello, Reason::Malformed));
+    }
+    // Half a frame, and gone; half a frame, and silent; nothing at all; a connection that says nothing more.
+    converse(&mut agent, |host| host.0.write_all(&[0, 0, 1]).unwrap()).0.unwrap();
+    converse(&mut agent, |host| {
+        host.0.write_all(&[0, 0, 0, 9, b'{']).unwrap();
+        assert!(host.is_hung_up_on());
+    })
+    .0
+    .unwrap();
+    converse(&mut agent, |_| ()).0.unwrap();
+    converse(&mut agent, |host| {
+        host.hello();
+        assert!(host.is_hung_up_on());
+    })
+    .0
+    .unwrap();
+    assert!(agent.is_held() && !system.gate_open.get());
+    assert_eq!(converse(&mut agent, Host::hello).1, GuestState::Held);
+}
+
+#[test]
+fn an_identity_that_is_not_one_changes_nothing() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    let mut agent = agent(&root, &system);
+    let (result, answer) = converse(&mut agent, |host| {
+        host.hello();
+        let text = serde_json::to_string(&identify(&identity())).unwrap().replace("web-1", "not a name");
+        host.0.write_all(&u32::try_from(text.len()).unwrap().to_be_bytes()).unwrap();
+        host.0.write_all(text.as_bytes()).unwrap();
+        host.receive()
+    });
+    result.unwrap();
+    let GuestMessage::Failed(failure) = answer else { panic!("{answer:?}") };
+    assert_eq!(failure.reason, Reason::Malformed);
+    assert!(agent.is_held());
+    assert_eq!(*system.hostname.borrow(), "parent");
+}
+
+#[test]
+fn the_order_of_messages_is_kept() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    let mut agent = agent(&root, &system);
+    for first in [HostMessage::Prepare, HostMessage::Observe, HostMessage::Open, identify(&identity())] {
+        let (result, reason) = converse(&mut agent, move |host| {
+            let reason = host.refused(&first);
+            assert!(host.is_hung_up_on());
+            reason
+        });
+        result.unwrap();
+        assert_eq!(reason, Reason::Unexpected);
+    }
+    let (result, reason) = converse(&mut agent, |host| {
+        let reason = host.refused(&HostMessage::Hello { versions: vec![0, 77] });
+        assert!(host.is_hung_up_on());
+        reason
+    });
+    result.unwrap();
+    assert_eq!(reason, Reason::Version);
+    converse(&mut agent, |host| {
+        host.hello();
+        assert_eq!(host.refused(&HostMessage::Open), Reason::Unexpected);
+        assert_eq!(host.refused(&HostMessage::Observe), Reason::Unexpected);
+        assert_eq!(host.ask(&HostMessage::Prepare), GuestMessage::Prepared);
+    })
+    .0
+    .unwrap();
+    assert!(agent.is_held() && !system.gate_open.get());
+}
+
+#[test]
+fn no_open_after_applied_is_the_end() {
+    type Ending = fn(&mut Host);
+    let ends: &[(Ending, Reason)] = &[
+        (|_| (), Reason::System),
+        (|host| host.0.write_all(&[0, 0, 0, 15, b'{']).unwrap(), Reason::System),
+        (|host| host.0.write_all(&[0xff; 4]).unwrap(), Reason::Malformed),
+        (|host| host.send(&HostMessage::Prepare), Reason::Unexpected),
+        (|host| host.send(&identify(&identity())), Reason::Unexpected),
+        (|host| assert!(matches!(host.receive(), GuestMessage::Failed(_)), "silence"), Reason::Timeout),
+    ];
+    for (end, reason) in ends {
+        let (_dir, root) = template();
+        let system = Fake::new();
+        let mut agent = agent(&root, &system);
+        let (result, ()) = converse(&mut agent, move |host| {
+            host.hello();
+            assert!(matches!(host.ask(&identify(&identity())), GuestMessage::Applied(_)));
+            end(host);
+        });
+        let failure = result.unwrap_err();
+        assert_eq!((failure.step, failure.reason), (Step::Open, *reason), "{failure}");
+        assert!(!system.gate_open.get());
+        assert_eq!(Record::load(&root).unwrap(), None);
+    }
+}
+
+#[test]
+fn a_step_that_fails_is_told_and_is_the_end() {
+    for (broken, step) in
+        [("add_entropy", Step::Entropy), ("set_hostname", Step::Verify), ("devices_settled", Step::Prepare)]
+    {
+        let (_dir, root) = template();
+        let system = Fake::new();
+        system.broken.set(broken);
+        let mut agent = agent(&root, &system);
+        let (result, answer) = converse(&mut agent, |host| {
+            host.hello();
+            host.ask(&identify(&identity()))
+        });
+        let failure = result.unwrap_err();
+        assert_eq!(failure.step, step);
+        assert_eq!(answer, GuestMessage::Failed(failure));
+        assert!(!system.gate_open.get());
+    }
+}
+
+#[test]
+fn a_record_or_a_gate_that_cannot_be_had_is_the_end() {
+    for (broken, step) in [("open_gate", Step::Open), ("var", Step::Record)] {
+        let (dir, root) = template();
+        if broken == "var" {
+            // A file where the record's directory would be.
+            std::fs::write(dir.path().join("var/lib/ramet-agent"), "").unwrap();
+        }
+        let system = Fake::new();
+        system.broken.set(broken);
+        let mut agent = agent(&root, &system);
+        let (result, answer) = converse(&mut agent, |host| {
+            host.hello();
+            assert!(matches!(host.ask(&identify(&identity())), GuestMessage::Applied(_)));
+            host.ask(&HostMessage::Open)
+        });
+        let failure = result.unwrap_err();
+        assert_eq!(failure.step, step, "{failure}");
+        assert_eq!(answer, GuestMessage::Failed(failure));
+        assert!(!system.gate_open.get());
+    }
+}
+
+#[test]
+fn prepare_waits_for_what_starts_before_the_gate_but_not_forever() {
+    for (unit, broken, named) in
+        [("slow.service", "", "slow.service"), (boot::UNIT, "devices_settled", "devices")]
+    {
+        let (_dir, root) = template();
+        let system = Fake::new();
+        system.jobs.borrow_mut().push(Job { unit: unit.into(), running: true });
+        system.broken.set(broken);
+        let mut agent = agent(&root, &system);
+        let (result, answer) = converse(&mut agent, |host| {
+            host.hello();
+            host.ask(&HostMessage::Prepare)
+        });
+        result.unwrap();
+        let GuestMessage::Failed(failure) = answer else { panic!("{answer:?}") };
+        assert_eq!((failure.step, failure.reason, failure.retryable), (Step::Prepare, Reason::Timeout, true));
+        assert!(failure.detail.as_str().ends_with(&format!("gate: {named}")), "{failure}");
+        assert!(agent.is_held());
+    }
+}
+
+#[test]
+fn a_fork_that_nobody_identifies_ends_and_a_parent_waits() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    let config: Config = toml::from_str("identify_timeout_seconds = 1").unwrap();
+    let mut agent = Agent::start(&root, &system, config, LIMITS).unwrap();
+    converse(&mut agent, |host| {
+        host.hello();
+        assert_eq!(host.ask(&HostMessage::Prepare), GuestMessage::Prepared);
+    })
+    .0
+    .unwrap();
+    assert_eq!(agent.waits_for().1, Some(LIMITS.tick), "the context id is looked at from here on");
+    agent.tick().unwrap();
+    system.cid.set(9);
+    let start = Instant::now();
+    let failure = loop {
+        match agent.tick() {
+            Ok(()) => thread::sleep(LIMITS.tick),
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!((failure.step, failure.reason), (Step::Open, Reason::Timeout));
+    assert!((1..10).contains(&start.elapsed().as_secs()));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_holds() {
+    let (dir, root) = template();
+    std::fs::create_dir(dir.path().join("var/lib/ramet-agent")).unwrap();
+    std::fs::write(dir.path().join("var/lib/ramet-agent/identity.toml"), "format = 1\n").unwrap();
+    let system = Fake::new();
+    assert!(agent(&root, &system).is_held());
+    assert!(system.console.borrow().starts_with("held: "));
+}

@@ -1,0 +1,314 @@
+//! An identity applied to a temporary root and a made-up kernel.
+
+use super::*;
+use crate::{
+    boot::{BootWatch, Job, tests::watch},
+    config::KeyKind,
+    netlink::Interface,
+};
+use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Secret, message::NicIdentity};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fs,
+    io::{PipeWriter, Write as _},
+    path::Path,
+};
+use tempfile::TempDir;
+
+/// A kernel and service manager that remember what they were told.
+pub(crate) struct Fake {
+    pub(crate) seed: RefCell<Vec<u8>>,
+    pub(crate) clock: Cell<i64>,
+    pub(crate) hostname: RefCell<String>,
+    pub(crate) interfaces: RefCell<Vec<Interface>>,
+    pub(crate) cid: Cell<u32>,
+    pub(crate) jobs: RefCell<Vec<Job>>,
+    pub(crate) warmed: RefCell<Vec<String>>,
+    pub(crate) gate_open: Cell<bool>,
+    /// The watches' other ends, but for those that say the next of `boot_says` at once and end.
+    pub(crate) boot: RefCell<Vec<PipeWriter>>,
+    pub(crate) boot_says: RefCell<VecDeque<&'static str>>,
+    pub(crate) console: RefCell<String>,
+    /// How often something random was drawn.
+    pub(crate) drawn: Cell<u8>,
+    /// The name of an operation that fails.
+    pub(crate) broken: Cell<&'static str>,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        let nic = |index, last| Interface {
+            index,
+            name: format!("ens{index}"),
+            mac: Some(mac(last)),
+            physical: true,
+            up: false,
+            addresses: Vec::new(),
+        };
+        Self {
+            seed: RefCell::default(),
+            clock: Cell::new(1),
+            hostname: RefCell::new("parent".into()),
+            interfaces: RefCell::new(vec![nic(2, 1), Interface { up: true, ..nic(3, 2) }]),
+            cid: Cell::new(3),
+            jobs: RefCell::default(),
+            warmed: RefCell::default(),
+            gate_open: Cell::new(false),
+            boot: RefCell::default(),
+            boot_says: RefCell::default(),
+            console: RefCell::default(),
+            drawn: Cell::new(0),
+            broken: Cell::new(""),
+        }
+    }
+
+    fn works(&self, operation: &str) -> io::Result<()> {
+        if self.broken.get() == operation { Err(io::Error::other("broken on purpose")) } else { Ok(()) }
+    }
+
+    fn draw(&self) -> u8 {
+        self.drawn.set(self.drawn.get() + 1);
+        self.drawn.get()
+    }
+}
+
+impl System for Fake {
+    fn add_entropy(&self, seed: &[u8]) -> io::Result<()> {
+        self.works("add_entropy")?;
+        *self.seed.borrow_mut() = seed.to_vec();
+        Ok(())
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        bytes.fill(self.draw());
+        Ok(())
+    }
+
+    fn clock(&self) -> io::Result<i64> {
+        Ok(self.clock.get())
+    }
+
+    fn set_clock(&self, unix_time_ns: i64) -> io::Result<()> {
+        self.clock.set(unix_time_ns);
+        self.works("set_clock")
+    }
+
+    fn hostname(&self) -> io::Result<String> {
+        Ok(self.hostname.borrow().clone())
+    }
+
+    fn set_hostname(&self, name: &Hostname) -> io::Result<()> {
+        // A system that says it did and did not.
+        if self.broken.get() != "set_hostname" {
+            *self.hostname.borrow_mut() = name.to_string();
+        }
+        Ok(())
+    }
+
+    fn uncover(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
+        Ok(self.interfaces.borrow().clone())
+    }
+
+    fn set_down(&self, index: u32) -> Result<(), NetlinkError> {
+        self.interfaces
+            .borrow_mut()
+            .iter_mut()
+            .filter(|one| one.index == index)
+            .for_each(|one| one.up = false);
+        Ok(())
+    }
+
+    fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
+        for one in self.interfaces.borrow_mut().iter_mut().filter(|one| one.index == index) {
+            assert!(!one.up, "{} is up", one.name);
+            one.mac = Some(mac);
+        }
+        Ok(())
+    }
+
+    fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()> {
+        self.works("generate_host_key")?;
+        assert!(!file.exists(), "ssh-keygen would ask whether to overwrite it");
+        fs::write(file, "private")?;
+        fs::write(file.with_extension("pub"), format!("ssh-{kind} AAAA{} {comment}\n", self.draw()))
+    }
+
+    fn local_cid(&self) -> io::Result<u32> {
+        Ok(self.cid.get())
+    }
+
+    fn jobs(&self) -> io::Result<Vec<Job>> {
+        self.works("jobs")?;
+        Ok(self.jobs.borrow().clone())
+    }
+
+    fn devices_settled(&self) -> io::Result<bool> {
+        Ok(self.works("devices_settled").is_ok())
+    }
+
+    fn warm(&self, units: &[&str]) {
+        self.warmed.borrow_mut().extend(units.iter().map(ToString::to_string));
+    }
+
+    fn trim(&self) {}
+
+    fn open_gate(&self) -> io::Result<()> {
+        self.works("open_gate")?;
+        self.gate_open.set(true);
+        Ok(())
+    }
+
+    fn watch_boot(&self) -> io::Result<BootWatch> {
+        let (watch, mut input) = watch();
+        match self.boot_says.borrow_mut().pop_front() {
+            Some(text) => input.write_all(text.as_bytes())?,
+            None => self.boot.borrow_mut().push(input),
+        }
+        Ok(watch)
+    }
+
+    fn console(&self, line: &str) {
+        *self.console.borrow_mut() += line;
+    }
+}
+
+pub(crate) fn mac(last: u8) -> MacAddr {
+    MacAddr::new([0x52, 0x54, 0, 0, 0, last]).unwrap()
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity {
+        instance_id: InstanceId::random(),
+        hostname: "web-1".parse().unwrap(),
+        machine_id: MachineId::random(),
+        nics: vec![
+            NicIdentity { parent: mac(1), mac: mac(11) },
+            NicIdentity { parent: mac(2), mac: mac(12) },
+        ],
+        machine_sid: None,
+        entropy: Secret::new(vec![7; 64]),
+        unix_time_ns: 1_800_000_000_000_000_000,
+    }
+}
+
+/// A root as a template leaves it.
+pub(crate) fn template() -> (TempDir, Root) {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+        ("etc/hostname", "parent\n"),
+        ("etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\tparent\n"),
+        ("etc/ssh/ssh_host_ed25519_key", "old"),
+        ("etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 AAAAold root@parent\n"),
+        ("etc/ssh/ssh_host_rsa_key", "old"),
+        ("etc/ssh/ssh_host_rsa_key.pub", "ssh-rsa AAAAold root@parent\n"),
+        ("etc/ssh/sshd_config", "Port 22\n"),
+        ("usr/sbin/sshd", ""),
+        ("usr/bin/ssh-keygen", ""),
+        ("var/lib/systemd/random-seed", "the seed all children share......."),
+        ("var/lib/systemd/credential.secret", "secret"),
+        ("var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n"),
+    ];
+    for (path, text) in files {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let root = Root::open(dir.path()).unwrap();
+    (dir, root)
+}
+
+fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
+    apply(&Order { identity, received: Instant::now() }, root, system, &Config::default())
+}
+
+#[test]
+fn everything_is_applied_and_read_back_and_twice_is_as_good_as_once() {
+    let (dir, root) = template();
+    let (system, identity) = (Fake::new(), identity());
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let evidence = apply_to(&root, &system, &identity).unwrap();
+        assert_eq!(evidence.instance_id, identity.instance_id);
+        assert_eq!(evidence.hostname, identity.hostname);
+        assert_eq!(evidence.machine_id, identity.machine_id);
+        assert_eq!(
+            evidence.nics.iter().map(|nic| (nic.mac, nic.up)).collect::<Vec<_>>(),
+            [(mac(11), false), (mac(12), false)]
+        );
+        assert!(evidence.unix_time_ns >= identity.unix_time_ns);
+        assert_eq!(*system.seed.borrow(), [7; 64]);
+        assert_eq!(evidence.ssh_host_keys.len(), 1);
+        keys.extend(evidence.ssh_host_keys);
+        let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
+        assert_eq!(read("etc/hostname"), "web-1\n");
+        assert_eq!(read("etc/hosts"), "127.0.0.1\tlocalhost\n127.0.1.1\tweb-1\n");
+        assert_eq!(read("etc/machine-id"), format!("{}\n", identity.machine_id));
+        assert_eq!(read("var/lib/dbus/machine-id"), read("etc/machine-id"));
+        assert!(!read("var/lib/systemd/random-seed").starts_with("the seed"));
+        assert!(!dir.path().join("var/lib/systemd/credential.secret").exists());
+        assert!(!dir.path().join("etc/ssh/ssh_host_rsa_key").exists());
+        assert_eq!(
+            root.names("etc/ssh").unwrap(),
+            ["ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "sshd_config"]
+        );
+    }
+    assert_ne!(keys[0], keys[1], "keys are made anew each time");
+}
+
+#[test]
+fn a_bare_guest_without_ssh_or_hosts_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("etc")).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let evidence = apply_to(&root, &Fake::new(), &identity()).unwrap();
+    assert!(evidence.ssh_host_keys.is_empty());
+    assert_eq!(root.read("etc/hosts").unwrap().unwrap(), "127.0.0.1\tlocalhost\n127.0.1.1\tweb-1\n");
+}
+
+#[test]
+fn a_step_that_fails_is_named() {
+    for (broken, step, reason) in [
+        ("add_entropy", Step::Entropy, Reason::System),
+        ("set_clock", Step::Clock, Reason::System),
+        ("set_hostname", Step::Verify, Reason::Mismatch),
+        ("generate_host_key", Step::SshHostKeys, Reason::System),
+    ] {
+        let (_dir, root) = template();
+        let system = Fake::new();
+        system.broken.set(broken);
+        let failure = apply_to(&root, &system, &identity()).unwrap_err();
+        assert_eq!((failure.step, failure.reason, failure.retryable), (step, reason, false), "{failure}");
+    }
+}
+
+#[test]
+fn what_the_guest_lacks_is_named() {
+    let (dir, root) = template();
+    fs::remove_file(dir.path().join("usr/bin/ssh-keygen")).unwrap();
+    let failure = apply_to(&root, &Fake::new(), &identity()).unwrap_err();
+    assert_eq!((failure.step, failure.reason), (Step::SshHostKeys, Reason::Missing));
+    assert!(
+        root.read("etc/ssh/ssh_host_ed25519_key").unwrap().is_none(),
+        "the template's keys are gone anyway"
+    );
+
+    let system = Fake::new();
+    system.interfaces.borrow_mut().pop();
+    let failure = apply_to(&root, &system, &identity()).unwrap_err();
+    assert_eq!((failure.step, failure.reason), (Step::Nics, Reason::Missing));
+}
+
+#[test]
+fn too_little_entropy_is_refused_before_anything_changes() {
+    let (_dir, root) = template();
+    let identity = Identity { entropy: Secret::new(vec![1; 31]), ..identity() };
+    let failure = apply_to(&root, &Fake::new(), &identity).unwrap_err();
+    assert_eq!((failure.step, failure.reason), (Step::Entropy, Reason::Malformed));
+    assert_eq!(root.read("etc/hostname").unwrap().unwrap(), "parent\n");
+}

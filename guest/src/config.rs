@@ -1,0 +1,119 @@
+//! `/etc/ramet/agent.toml`, the image owner's settings.
+
+use crate::root::{FileError, Root};
+use serde::Deserialize;
+use std::{fmt, time::Duration};
+
+/// Where the settings are, below the root. They may be absent.
+pub(crate) const PATH: &str = "etc/ramet/agent.toml";
+
+/// The settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("/{PATH} is not right: {0}")]
+    Form(String),
+}
+
+/// The settings, each with its default.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Which kinds of SSH host keys a child gets.
+    pub(crate) ssh_host_keys: Vec<KeyKind>,
+    /// How long a forked child waits for its identity before it powers off.
+    identify_timeout_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { ssh_host_keys: vec![KeyKind::Ed25519], identify_timeout_seconds: 120 }
+    }
+}
+
+impl Config {
+    /// The settings in `root`.
+    pub(crate) fn load(root: &Root) -> Result<Self, ConfigError> {
+        root.read(PATH)?.map_or_else(|| Ok(Self::default()), |text| Self::parse(&text))
+    }
+
+    /// How long a forked child waits for its identity before it powers off.
+    pub(crate) fn identify_timeout(&self) -> Duration {
+        Duration::from_secs(self.identify_timeout_seconds)
+    }
+
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
+        if config.identify_timeout_seconds == 0 {
+            return Err(ConfigError::Form("identify_timeout_seconds is 0: no child could ever open".into()));
+        }
+        if (1..config.ssh_host_keys.len())
+            .any(|n| config.ssh_host_keys[..n].contains(&config.ssh_host_keys[n]))
+        {
+            return Err(ConfigError::Form("ssh_host_keys names a kind twice".into()));
+        }
+        Ok(config)
+    }
+}
+
+/// A kind of SSH key, as in ssh-keygen(1), `-t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KeyKind {
+    Ed25519,
+    Ecdsa,
+    Rsa,
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ed25519 => "ed25519",
+            Self::Ecdsa => "ecdsa",
+            Self::Rsa => "rsa",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let shipped = include_str!("../rootfs/etc/ramet/agent.toml");
+        assert_eq!(Config::parse(shipped).unwrap(), Config::default());
+        let uncommented: String = shipped
+            .lines()
+            .filter_map(|l| l.strip_prefix('#'))
+            .filter(|l| !l.starts_with(' '))
+            .fold(String::new(), |all, line| all + line + "\n");
+        assert!(uncommented.contains("ssh_host_keys") && uncommented.contains("identify_timeout_seconds"));
+        assert_eq!(Config::parse(&uncommented).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn settings_are_read_and_mistakes_refused() {
+        let config =
+            Config::parse("ssh_host_keys = [\"rsa\", \"ed25519\"]\nidentify_timeout_seconds = 5\n").unwrap();
+        assert_eq!(config.ssh_host_keys, [KeyKind::Rsa, KeyKind::Ed25519]);
+        assert_eq!(config.identify_timeout(), Duration::from_secs(5));
+        for bad in [
+            "ssh_host_key = []",
+            "ssh_host_keys = [\"dsa\"]",
+            "identify_timeout_seconds = 0",
+            "x",
+            "ssh_host_keys = [\"rsa\", \"rsa\"]",
+        ] {
+            assert!(Config::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_file_means_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(Config::load(&root).unwrap(), Config::default());
+    }
+}

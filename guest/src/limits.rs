@@ -1,0 +1,31 @@
+//! Every wait has an end.
+
+use std::time::Duration;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A frame, from its first byte on.
+    pub(crate) frame: Duration,
+    /// A connection on which nothing is said.
+    pub(crate) idle: Duration,
+    /// The host, between `applied` and `open`.
+    pub(crate) open: Duration,
+    /// Services that start before the gate, once `prepare` came.
+    pub(crate) settle: Duration,
+    /// Boot, once the gate is open.
+    pub(crate) boot: Duration,
+    /// Between two looks at what cannot be waited for.
+    pub(crate) tick: Duration,
+}
+
+impl Limits {
+    pub(crate) const DEFAULT: Self = Self {
+        frame: Duration::from_secs(10),
+        idle: Duration::from_secs(30),
+        open: Duration::from_secs(30),
+        settle: Duration::from_mins(4),
+        boot: Duration::from_mins(10),
+        tick: Duration::from_millis(500),
+    };
+}

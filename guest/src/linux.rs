@@ -1,0 +1,220 @@
+//! [`System`] on a real Linux with systemd.
+
+use crate::{
+    boot::{BootWatch, Job, parse_jobs},
+    config::KeyKind,
+    entropy,
+    netlink::{Interface, Netlink, NetlinkError},
+    process,
+    system::System,
+    trim, warm,
+};
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime, clock_settime},
+};
+use ramet_proto::{Hostname, MacAddr};
+use sd_notify::NotifyState;
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+/// How long one ssh-keygen may take: RSA on a slow machine.
+const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long one question to systemd may take.
+const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(20);
+
+const NS_PER_SECOND: i64 = 1_000_000_000;
+
+/// The machine this runs on.
+pub(crate) struct Linux;
+
+impl System for Linux {
+    fn add_entropy(&self, seed: &[u8]) -> io::Result<()> {
+        entropy::add(seed)
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::from)
+    }
+
+    fn clock(&self) -> io::Result<i64> {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME)?;
+        Ok(now.tv_sec() * NS_PER_SECOND + now.tv_nsec())
+    }
+
+    fn set_clock(&self, unix_time_ns: i64) -> io::Result<()> {
+        let (seconds, nanoseconds) =
+            (unix_time_ns.div_euclid(NS_PER_SECOND), unix_time_ns.rem_euclid(NS_PER_SECOND));
+        Ok(clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(seconds, nanoseconds))?)
+    }
+
+    fn hostname(&self) -> io::Result<String> {
+        Ok(nix::sys::utsname::uname()?.nodename().to_string_lossy().into_owned())
+    }
+
+    fn set_hostname(&self, name: &Hostname) -> io::Result<()> {
+        Ok(nix::unistd::sethostname(name.as_str())?)
+    }
+
+    fn uncover(&self, path: &Path) -> io::Result<()> {
+        while covered(&fs::read("/proc/self/mountinfo")?, path) {
+            umount2(path, MntFlags::MNT_DETACH)?;
+        }
+        Ok(())
+    }
+
+    fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
+        Netlink::connect()?.interfaces()
+    }
+
+    fn set_down(&self, index: u32) -> Result<(), NetlinkError> {
+        Netlink::connect()?.set_down(index)
+    }
+
+    fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
+        Netlink::connect()?.set_mac(index, mac)
+    }
+
+    fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()> {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-t", &kind.to_string(), "-N", "", "-C", comment, "-f"]).arg(file);
+        process::output(&mut command, KEYGEN_LIMIT).map(drop)
+    }
+
+    fn local_cid(&self) -> io::Result<u32> {
+        vsock::get_local_cid()
+    }
+
+    fn jobs(&self) -> io::Result<Vec<Job>> {
+        let mut command = Command::new("systemctl");
+        command.args(["list-jobs", "--no-legend", "--plain", "--no-pager"]);
+        Ok(parse_jobs(&process::output(&mut command, SYSTEMCTL_LIMIT)?))
+    }
+
+    fn devices_settled(&self) -> io::Result<bool> {
+        let mut command = Command::new("udevadm");
+        command.args(["settle", "--timeout=1"]);
+        match process::output(&mut command, SYSTEMCTL_LIMIT) {
+            Ok(_) => Ok(true),
+            // It ran, and ended with its status for "not yet".
+            Err(error) if error.kind() == io::ErrorKind::Other => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn warm(&self, units: &[&str]) {
+        warm::warm(units);
+    }
+
+    fn trim(&self) {
+        trim::trim(Path::new("/"));
+    }
+
+    fn open_gate(&self) -> io::Result<()> {
+        // sd_notify(3) is silent where nobody listens, and then boot would never go on and nobody know why.
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Err(io::Error::other("not started by systemd: there is no NOTIFY_SOCKET"));
+        }
+        sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("The gate is open.")])
+    }
+
+    fn watch_boot(&self) -> io::Result<BootWatch> {
+        BootWatch::systemd()
+    }
+
+    fn console(&self, line: &str) {
+        eprintln!("{line}");
+        // Not through journald's forwarding alone: when the reason is shown, power-off is already under way. A console
+        // nobody reads must not make this wait.
+        let console = OpenOptions::new().write(true).custom_flags(CONSOLE_FLAGS).open("/dev/console");
+        if let Ok(mut console) = console {
+            let _ = console.write_all(format!("ramet-agent: {line}\r\n").as_bytes());
+        }
+    }
+}
+
+const CONSOLE_FLAGS: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits()
+    | nix::fcntl::OFlag::O_NOCTTY.bits()
+    | nix::fcntl::OFlag::O_CLOEXEC.bits();
+
+/// Whether `mountinfo` (`proc_pid_mountinfo(5)`: the fifth field is the mount point) has something mounted on `path`.
+fn covered(mountinfo: &[u8], path: &Path) -> bool {
+    let mut lines = mountinfo.split(|byte| *byte == b'\n');
+    lines.any(|line| line.split(|byte| *byte == b' ').nth(4) == Some(path.as_os_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    #[test]
+    fn the_kernel_answers() {
+        assert!(Linux.clock().unwrap() > 1_700_000_000 * NS_PER_SECOND);
+        assert!(!Linux.hostname().unwrap().is_empty());
+        let mut samples = [[0; 32]; 2];
+        for sample in &mut samples {
+            Linux.random(sample).unwrap();
+        }
+        assert_ne!(samples[0], samples[1]);
+    }
+
+    #[test]
+    fn a_host_key_is_generated_and_one_in_the_way_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ssh_host_ed25519_key");
+        match Linux.generate_host_key(KeyKind::Ed25519, "root@web-1", &file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                eprintln!("skipped: there is no ssh-keygen here");
+                return;
+            }
+            result => result.unwrap(),
+        }
+        let public = fs::read_to_string(dir.path().join("ssh_host_ed25519_key.pub")).unwrap();
+        assert!(public.starts_with("ssh-ed25519 ") && public.ends_with(" root@web-1\n"), "{public}");
+        assert!(Linux.generate_host_key(KeyKind::Ed25519, "root@web-1", &file).is_err());
+    }
+
+    #[test]
+    fn a_file_mounted_over_is_uncovered_and_the_rest_left_alone() {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("skipped: mounting takes root");
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let (below, above) = (dir.path().join("below"), dir.path().join("above"));
+            fs::write(&below, "below").unwrap();
+            fs::write(&above, "above").unwrap();
+            for _ in 0..2 {
+                mount(Some(&above), &below, none, MsFlags::MS_BIND, none).unwrap();
+            }
+            // /proc/self is the process; the thread's own mounts are in its own directory.
+            let mine = fs::read("/proc/thread-self/mountinfo").unwrap();
+            assert!(covered(&mine, &below) && !covered(&mine, &above));
+            for _ in 0..2 {
+                umount2(&below, MntFlags::MNT_DETACH).unwrap();
+            }
+            assert!(!covered(&fs::read("/proc/thread-self/mountinfo").unwrap(), &below));
+            assert_eq!(fs::read_to_string(&below).unwrap(), "below");
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+        Linux.uncover(Path::new("/nothing/is/mounted/here")).unwrap();
+    }
+}

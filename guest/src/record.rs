@@ -1,0 +1,100 @@
+//! The record of a completed individual, on its own disk: with it, a reboot passes the gate without the host.
+
+use crate::root::{FileError, Root};
+use ramet_proto::{Hostname, InstanceId, MachineId, message::Identity};
+use serde::{Deserialize, Serialize};
+
+const DIRECTORY: &str = "var/lib/ramet-agent";
+const PATH: &str = "var/lib/ramet-agent/identity.toml";
+
+/// The form of the record this build writes and reads.
+const FORMAT: u32 = 1;
+
+/// The record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("/{PATH} is not a record of this agent's: {0}")]
+    Form(String),
+    #[error("/{PATH} has format {0}, and this agent knows {FORMAT}")]
+    Format(u32),
+    #[error("cannot form the record")]
+    Encode(#[source] toml::ser::Error),
+}
+
+/// Who this machine has become. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    format: u32,
+    pub(crate) instance_id: InstanceId,
+    hostname: Hostname,
+    machine_id: MachineId,
+}
+
+impl Record {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Self {
+            format: FORMAT,
+            instance_id: identity.instance_id,
+            hostname: identity.hostname.clone(),
+            machine_id: identity.machine_id,
+        }
+    }
+
+    /// The record in `root`, if there is one.
+    pub(crate) fn load(root: &Root) -> Result<Option<Self>, RecordError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Some(text) = root.read(PATH)? else { return Ok(None) };
+        let form = |error: toml::de::Error| RecordError::Form(error.message().to_owned());
+        let Format { format } = toml::from_str(&text).map_err(form)?;
+        if format != FORMAT {
+            return Err(RecordError::Format(format));
+        }
+        toml::from_str(&text).map(Some).map_err(form)
+    }
+
+    /// Writes it, once everything it stands for is on the disk: after a power cut there is a whole individual or none.
+    pub(crate) fn store(&self, root: &Root) -> Result<(), RecordError> {
+        let text = toml::to_string(self).map_err(RecordError::Encode)?;
+        root.make_dir(DIRECTORY)?;
+        root.sync();
+        Ok(root.replace_durably(PATH, text.as_bytes(), 0o600)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("var/lib")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let (_dir, root) = root();
+        assert_eq!(Record::load(&root).unwrap(), None);
+        let record = Record::of(&crate::apply::tests::identity());
+        record.store(&root).unwrap();
+        record.store(&root).unwrap();
+        assert_eq!(Record::load(&root).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let (dir, root) = root();
+        root.make_dir(DIRECTORY).unwrap();
+        for bad in ["", "format = 1\n", "format = 2\nfuture = true\n", "\0"] {
+            std::fs::write(dir.path().join(PATH), bad).unwrap();
+            assert!(Record::load(&root).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The file system the appliers work on, as an open directory.
+//!
+//! Every path is resolved below that directory, symbolic links included (openat2(2), `RESOLVE_IN_ROOT`), so the same
+//! code works on `/` in a guest and on a temporary directory in a test.
+
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat},
+    sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
+};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+/// The most bytes read from one file. Nothing the agent reads comes near.
+const MAX_FILE: u64 = 1 << 20;
+
+/// An operation on a file failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {path}")]
+pub(crate) struct FileError {
+    what: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// An open root directory.
+pub(crate) struct Root {
+    dir: OwnedFd,
+    base: PathBuf,
+}
+
+impl Root {
+    /// The root directory at `base`.
+    pub(crate) fn open(base: &Path) -> Result<Self, FileError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = nix::fcntl::open(base, flags, Mode::empty()).map_err(failed("open", base))?;
+        Ok(Self { dir, base: base.to_owned() })
+    }
+
+    /// `path` as a program that is started outside this handle has to name it.
+    pub(crate) fn outside(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// What the file at `path` holds, or `None` where there is none.
+    pub(crate) fn read(&self, path: &str) -> Result<Option<String>, FileError> {
+        let Some(fd) = optional(self.at(path, OFlag::O_RDONLY)).map_err(failed("open", path))? else {
+            return Ok(None);
+        };
+        let mut text = String::new();
+        File::from(fd).take(MAX_FILE).read_to_string(&mut text).map_err(|source| FileError {
+            what: "read",
+            path: path.into(),
+            source,
+        })?;
+        Ok(Some(text))
+    }
+
+    /// Whether there is something at `path`, a symbolic link that leads nowhere included.
+    pub(crate) fn exists(&self, path: &str) -> Result<bool, FileError> {
+        Ok(self.stat(path)?.is_some())
+    }
+
+    /// Whether there is a regular file, not a symbolic link to one, at `path`.
+    pub(crate) fn is_regular(&self, path: &str) -> Result<bool, FileError> {
+        Ok(self.stat(path)?.is_some_and(|stat| kind(&stat) == SFlag::S_IFREG))
+    }
+
+    /// The length of the file at `path`, or `None` where there is none.
+    pub(crate) fn len(&self, path: &str) -> Result<Option<u64>, FileError> {
+        Ok(self.stat(path)?.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)))
+    }
+
+    /// The names in the directory at `path`, sorted; none where there is no such directory.
+    pub(crate) fn names(&self, path: &str) -> Result<Vec<String>, FileError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let Some(fd) = optional(self.at(path, flags)).map_err(failed("open", path))? else {
+            return Ok(Vec::new());
+        };
+        let mut names = Vec::new();
+        for entry in Dir::from_fd(fd).map_err(failed("list", path))? {
+            let entry = entry.map_err(failed("list", path))?;
+            names.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .ok()
+                    .filter(|name| !matches!(*name, "." | ".."))
+                    .map(str::to_owned),
+            );
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes the file at `path`; says whether there was one.
+    pub(crate) fn remove(&self, path: &str) -> Result<bool, FileError> {
+        let removed =
+            self.parent(path).and_then(|(dir, name)| unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir));
+        Ok(optional(removed).map_err(failed("remove", path))?.is_some())
+    }
+
+    /// Puts a file with `bytes` at `path`, all at once: whoever looks sees the old file or the new one. A file that
+    /// is there keeps its mode and owner; a new one gets `mode`. It is not on the disk until [`Root::sync`].
+    pub(crate) fn replace(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+        self.put(path, bytes, mode, false)
+    }
+
+    /// As [`Root::replace`], and the file is on the disk when this returns: file, then name (rename(2), fsync(2)).
+    pub(crate) fn replace_durably(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+        self.put(path, bytes, mode, true)
+    }
+
+    /// Makes the directory at `path`, mode 0700, unless it is there.
+    pub(crate) fn make_dir(&self, path: &str) -> Result<(), FileError> {
+        let made =
+            self.parent(path).and_then(|(dir, name)| nix::sys::stat::mkdirat(&dir, name, Mode::S_IRWXU));
+        match made {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(failed("make the directory", path)(error)),
+        }
+    }
+
+    /// Waits until everything written so far is on the disk: /etc and /var may be file systems of their own.
+    #[allow(clippy::unused_self, reason = "what it syncs is reached through this handle")]
+    pub(crate) fn sync(&self) {
+        nix::unistd::sync();
+    }
+
+    fn put(&self, path: &str, bytes: &[u8], mode: u32, durably: bool) -> Result<(), FileError> {
+        let before = self.stat(path)?.filter(|stat| kind(stat) == SFlag::S_IFREG);
+        let (dir, name) = self.parent(path).map_err(failed("open the directory of", path))?;
+        let temporary = format!(".{}.ramet-new", name.display());
+        // Left behind by a power cut: this name is nobody else's.
+        optional(unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir))
+            .map_err(failed("remove", path))?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::openat(&dir, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(failed("create a file next to", path))?;
+        let mut file = File::from(fd);
+        let written = (|| -> io::Result<()> {
+            file.write_all(bytes)?;
+            if let Some(stat) = before {
+                fchown(&file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+            }
+            let mode = before.map_or(mode, |stat| stat.st_mode & 0o7777);
+            fchmod(&file, Mode::from_bits_truncate(mode))?;
+            if durably { file.sync_all() } else { Ok(()) }
+        })();
+        written.map_err(|source| FileError { what: "write", path: path.into(), source })?;
+        renameat(&dir, temporary.as_str(), &dir, name).map_err(failed("replace", path))?;
+        if durably {
+            nix::unistd::fsync(&dir).map_err(failed("sync the directory of", path))?;
+        }
+        Ok(())
+    }
+
+    fn stat(&self, path: &str) -> Result<Option<FileStat>, FileError> {
+        let stat =
+            self.parent(path).and_then(|(dir, name)| fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW));
+        optional(stat).map_err(failed("look at", path))
+    }
+
+    /// The directory of `path`, open, and the name in it. The last component is never followed.
+    fn parent<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p OsStr), Errno> {
+        let path = Path::new(path);
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok((self.at(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?, name))
+    }
+
+    fn at(&self, path: impl AsRef<Path>, flags: OFlag) -> Result<OwnedFd, Errno> {
+        // A FIFO or a terminal planted under a name must not make this wait.
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        openat2(&self.dir, path.as_ref(), OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT))
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// "Is not there" as a value.
+fn optional<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn failed(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(Errno) -> FileError {
+    let path = path.as_ref().to_owned();
+    move |errno| FileError { what, path, source: errno.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_keeps_its_mode() {
+        let (dir, root) = root();
+        root.replace("new", b"a", 0o600).unwrap();
+        root.replace("new", b"b", 0o644).unwrap();
+        root.replace_durably("new", b"c", 0o644).unwrap();
+        assert_eq!(root.read("new").unwrap().as_deref(), Some("c"));
+        let mode = std::fs::metadata(dir.path().join("new")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(root.names(".").unwrap(), ["new"], "no temporary file stays");
+    }
+
+    #[test]
+    fn what_is_absent_is_no_error() {
+        let (_dir, root) = root();
+        assert_eq!(root.read("a/b").unwrap(), None);
+        assert!(!root.exists("a/b").unwrap());
+        assert!(!root.remove("a/b").unwrap());
+        assert!(root.names("a").unwrap().is_empty());
+        assert!(root.replace("a/b", b"", 0o644).is_err(), "no directory is made in passing");
+        root.make_dir("a").unwrap();
+        root.make_dir("a").unwrap();
+        root.replace("a/b", b"", 0o644).unwrap();
+        assert!(root.remove("a/b").unwrap());
+    }
+
+    #[test]
+    fn links_are_resolved_below_the_root_and_never_leave_it() {
+        let (dir, root) = root();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        symlink("/etc", dir.path().join("alias")).unwrap();
+        symlink("../../../../../../etc", dir.path().join("up")).unwrap();
+        root.replace("alias/x", b"1", 0o644).unwrap();
+        root.replace("up/x", b"2", 0o644).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("etc/x")).unwrap(), "2");
+        symlink("/nowhere", dir.path().join("etc/dangling")).unwrap();
+        assert!(root.exists("etc/dangling").unwrap());
+        assert!(!root.is_regular("etc/dangling").unwrap());
+        root.replace("etc/dangling", b"3", 0o644).unwrap();
+        assert!(root.is_regular("etc/dangling").unwrap(), "a link is replaced, not followed");
+    }
+}

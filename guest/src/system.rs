@@ -1,0 +1,53 @@
+//! What the agent asks of the guest's kernel and service manager, behind one trait, so that everything else is tested
+//! without a VM.
+
+use crate::{
+    boot::{BootWatch, Job},
+    config::KeyKind,
+    netlink::{Interface, NetlinkError},
+};
+use ramet_proto::{Hostname, MacAddr};
+use std::{io, path::Path};
+
+/// The guest's kernel and service manager.
+pub(crate) trait System {
+    /// Mixes `seed` into the kernel's random pool, credited with all its bits, and makes every generator reseed from
+    /// it at once (random(4): `RNDADDENTROPY`, `RNDRESEEDCRNG`).
+    fn add_entropy(&self, seed: &[u8]) -> io::Result<()>;
+    /// Fills `bytes` from getrandom(2).
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()>;
+    /// `CLOCK_REALTIME`, in nanoseconds since 1970-01-01T00:00:00Z.
+    fn clock(&self) -> io::Result<i64>;
+    /// Steps `CLOCK_REALTIME` (`clock_settime(2)`).
+    fn set_clock(&self, unix_time_ns: i64) -> io::Result<()>;
+    /// uname(2)'s nodename.
+    fn hostname(&self) -> io::Result<String>;
+    /// sethostname(2).
+    fn set_hostname(&self, name: &Hostname) -> io::Result<()>;
+    /// Takes away whatever is mounted over the file `path`.
+    fn uncover(&self, path: &Path) -> io::Result<()>;
+    /// Every network interface.
+    fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError>;
+    /// Makes the interface administratively down.
+    fn set_down(&self, index: u32) -> Result<(), NetlinkError>;
+    /// Gives the interface a link-layer address.
+    fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError>;
+    /// Generates an SSH host key at `file` and its public half at `file`.pub (ssh-keygen(1)).
+    fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()>;
+    /// The guest's own context id (vsock(7), `IOCTL_VM_SOCKETS_GET_LOCAL_CID`).
+    fn local_cid(&self) -> io::Result<u32>;
+    /// The service manager's queue.
+    fn jobs(&self) -> io::Result<Vec<Job>>;
+    /// Whether every device found so far has its driver and its name; waits a moment for it (udevadm(8), `settle`).
+    fn devices_settled(&self) -> io::Result<bool>;
+    /// Brings into the page cache what starting `units` reads from the disk. A help, so nothing fails.
+    fn warm(&self, units: &[&str]);
+    /// Tells the disk which blocks are unused (`FITRIM`, as fstrim(8) does). A help, so nothing fails.
+    fn trim(&self);
+    /// Opens the gate: tells the service manager that the agent's unit is started (`sd_notify(3)`, `READY=1`).
+    fn open_gate(&self) -> io::Result<()>;
+    /// A watch on the end of boot.
+    fn watch_boot(&self) -> io::Result<BootWatch>;
+    /// Shows a line on the console and in the journal.
+    fn console(&self, line: &str);
+}
