@@ -63,6 +63,11 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
 /// Removes a directory tree so that whoever lists its parent sees it whole or not at all: it is renamed to a hidden
 /// name first, and [`sweep`] finishes what a crash left.
 pub fn remove_tree(dir: &Path) -> Result<(), FsError> {
+    remove_hidden(&hide(dir)?)
+}
+
+/// The first half of [`remove_tree`]: fast, and afterwards the name is free.
+pub fn hide(dir: &Path) -> Result<PathBuf, FsError> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput)).at("remove", dir);
     };
@@ -71,27 +76,43 @@ pub fn remove_tree(dir: &Path) -> Result<(), FsError> {
     hidden.push(format!(".{}", std::process::id()));
     let hidden = parent.join(hidden);
     fs::rename(dir, &hidden).at("remove", dir)?;
-    fs::remove_dir_all(&hidden).at("remove", &hidden)?;
-    sync_dir(parent)
+    sync_dir(parent)?;
+    Ok(hidden)
 }
 
-/// Removes what an interrupted [`remove_tree`] left in `parent`.
+/// The second half of [`remove_tree`], of what [`hide`] has hidden.
+pub fn remove_hidden(dir: &Path) -> Result<(), FsError> {
+    loop {
+        match fs::remove_dir_all(dir) {
+            // Somebody else removes it too, and was faster with some part of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.exists() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => return result.at("remove", dir),
+        }
+    }
+}
+
+/// The hidden name under which the directory `name` is made, to be renamed when it is whole.
+#[must_use]
+pub fn unfinished(parent: &Path, name: &str) -> PathBuf {
+    parent.join(format!("{MAKING}{name}"))
+}
+
+/// Removes what an interrupted [`remove_tree`] left in `parent`, and what was made under an [`unfinished`] name and
+/// never became whole. Nobody else may be making something there.
 pub fn sweep(parent: &Path) -> Result<(), FsError> {
     for entry in fs::read_dir(parent).at("list", parent)? {
         let path = entry.at("list", parent)?.path();
-        let removing = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVING));
-        if removing {
-            match fs::remove_dir_all(&path) {
-                // Somebody else sweeps, or still removes it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result.at("remove", &path)?,
-            }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(REMOVING) || name.starts_with(MAKING) {
+            remove_hidden(&path)?;
         }
     }
     Ok(())
 }
 
 const REMOVING: &str = ".removing-";
+const MAKING: &str = ".making-";
 
 #[cfg(test)]
 mod tests {
@@ -119,8 +140,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join(".removing-web-1.42/sub")).unwrap();
         fs::create_dir(dir.path().join("web-2")).unwrap();
+        fs::create_dir(unfinished(dir.path(), "web-3")).unwrap();
         sweep(dir.path()).unwrap();
-        assert!(!dir.path().join(".removing-web-1.42").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(dir.path().join("web-2").exists());
         remove_tree(&dir.path().join("web-2")).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod fork;
 pub mod fs;
 pub mod identity;
+pub mod lock;
 pub mod name;
 pub mod net;
 pub mod qemu;

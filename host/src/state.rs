@@ -1,7 +1,7 @@
 //! The state directory: where everything is, and the lock that guards names and identities.
 //!
 //! ```text
-//! STATE/lock                   flock(2)ed for the moment in which names and identities are taken
+//! STATE/lock                   locked for the moment in which names and identities are taken
 //! STATE/templates/NAME/        manifest.json ram state disk.qcow2 overlay.qcow2, all read-only
 //! STATE/templates/.creating-NAME/   a template that is not whole yet
 //! STATE/children/NAME/         child.json lock alive disk.qcow2 qmp.sock console.sock console.log qemu.log ...
@@ -9,6 +9,7 @@
 
 use crate::{
     fs::{AtPath, FsError},
+    lock,
     name::Name,
 };
 use std::{
@@ -92,10 +93,7 @@ impl StateDir {
 
     /// Waits for the lock. Whoever holds it does so for milliseconds.
     pub fn lock(&self) -> Result<StateLock, FsError> {
-        let path = self.root.join("lock");
-        let file = open_lock_file(&path)?;
-        file.lock().at("lock", &path)?;
-        Ok(StateLock { _file: file })
+        Ok(StateLock { _file: lock::wait(&self.root.join("lock"))? })
     }
 }
 
@@ -108,29 +106,6 @@ pub fn names_in(dir: &Path) -> Result<Vec<Name>, FsError> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Opens a file to flock(2), made if it is not there.
-pub fn open_lock_file(path: &Path) -> Result<File, FsError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .at("open", path)
-}
-
-/// Takes the lock on `path` if it is free; `None` if somebody holds it.
-pub fn try_lock_file(path: &Path) -> Result<Option<File>, FsError> {
-    let file = open_lock_file(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(error).at("lock", path),
-    }
 }
 
 #[cfg(test)]
@@ -162,16 +137,5 @@ mod tests {
         }
         let names: Vec<_> = names_in(dir.path()).unwrap().into_iter().map(String::from).collect();
         assert_eq!(names, ["a", "b"]);
-    }
-
-    #[test]
-    fn a_lock_is_held_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let held = try_lock_file(&path).unwrap();
-        assert!(held.is_some());
-        assert!(try_lock_file(&path).unwrap().is_none());
-        drop(held);
-        assert!(try_lock_file(&path).unwrap().is_some());
     }
 }

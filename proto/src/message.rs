@@ -212,7 +212,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What an agent does, in the order in which it does it.
+    /// What an agent does.
     Step {
         /// Agreeing on a protocol version.
         Hello = "hello",

@@ -131,6 +131,9 @@ fn found(state: &StateDir, name: &Name) -> Result<Child, LifecycleError> {
 }
 
 async fn boot(seat: &mut Seat<'_>, timeout: Duration, progress: &Progress) -> Result<(), ForkError> {
+    // What it is from here on, should this command be killed. Its QEMU's start writes the record.
+    seat.record.stage = Stage::Identified;
+    seat.record.failure = None;
     let mut process = seat.start_qemu(Ram::Anonymous, Begin::Boot)?;
     Qmp::connect_to_new(&mut process, &seat.dir.join(qemu::files::QMP)).await?;
     seat.plug_cables().await?;
@@ -140,10 +143,7 @@ async fn boot(seat: &mut Seat<'_>, timeout: Duration, progress: &Progress) -> Re
     match agent.greeting.state {
         // It was ended before it had all of its identity: it gets the same again.
         GuestState::Held => seat.identify(&mut agent).await?,
-        GuestState::Open { instance_id } | GuestState::Ready { instance_id } if instance_id == ours => {
-            seat.record.stage = Stage::Identified;
-            seat.record.write(&seat.dir)?;
-        }
+        GuestState::Open { instance_id } | GuestState::Ready { instance_id } if instance_id == ours => {}
         state @ (GuestState::Open { .. } | GuestState::Ready { .. }) => {
             return Err(AgentError::NotHeld(state).into());
         }

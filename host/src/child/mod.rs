@@ -6,9 +6,10 @@ pub mod record;
 use crate::{
     fs::{self, AtPath, FsError},
     identity::ChildIdentity,
+    lock,
     name::Name,
     qemu::process,
-    state::{StateDir, StateLock, names_in, try_lock_file},
+    state::{StateDir, StateLock, names_in},
 };
 use record::{Record, RecordError, Stage};
 use serde::Serialize;
@@ -18,7 +19,7 @@ use std::{fs::File, path::PathBuf};
 pub mod files {
     /// What is known of the child.
     pub const RECORD: &str = "child.json";
-    /// flock(2)ed by the command that works on the child.
+    /// Locked by the command that works on the child.
     pub const LOCK: &str = "lock";
     /// The child's SSH host keys, for OpenSSH's `UserKnownHostsFile`.
     pub const KNOWN_HOSTS: &str = "known_hosts";
@@ -95,10 +96,10 @@ impl Child {
             return Err(ChildError::NotFound(name.clone()));
         }
         // The lock before the record: whoever had the lock may have changed the record.
-        let idle = try_lock_file(&dir.join(files::LOCK))?;
+        let idle = !lock::is_held(&dir.join(files::LOCK))?;
         let record = Record::read(&dir)?;
         let running = process::running(&dir)?;
-        let state = state_of(record.stage, idle.is_some(), running.is_some());
+        let state = state_of(record.stage, idle, running.is_some());
         Ok(Self { dir, record, state, pid: running.flatten() })
     }
 
@@ -137,7 +138,7 @@ pub fn take(state: &StateDir, name: &Name) -> Result<File, ChildError> {
     if !dir.is_dir() {
         return Err(ChildError::NotFound(name.clone()));
     }
-    try_lock_file(&dir.join(files::LOCK))?.ok_or_else(|| ChildError::Busy(name.clone()))
+    lock::attempt(&dir.join(files::LOCK))?.ok_or_else(|| ChildError::Busy(name.clone()))
 }
 
 /// Everything that is recorded, under the lock.
@@ -154,10 +155,11 @@ pub fn identities(state: &StateDir, lock: &StateLock) -> Result<Vec<(Name, Child
     Ok(records.map(|record| (record.name, record.identity)).collect())
 }
 
-/// The children that refer to a template.
-pub fn of_template(state: &StateDir, template: &Name, lock: &StateLock) -> Result<Vec<Name>, FsError> {
-    let records = records(state, lock)?;
-    Ok(records.into_iter().filter(|record| record.template == *template).map(|record| record.name).collect())
+/// The children that refer to a template, and those of which that cannot be told.
+pub fn of_template(state: &StateDir, template: &Name, _lock: &StateLock) -> Result<Vec<Name>, FsError> {
+    let mut names = names_in(&state.children())?;
+    names.retain(|name| Record::read(&state.child(name)).map_or(true, |record| record.template == *template));
+    Ok(names)
 }
 
 /// Ends a child and removes all of it. Its directory is what every other part is found by, so it goes last.
@@ -165,8 +167,7 @@ pub async fn remove(state: &StateDir, name: &Name) -> Result<(), RemoveError> {
     let _mine = take(state, name)?;
     let dir = state.child(name);
     process::kill(&dir).await?;
-    fs::remove_tree(&dir)?;
-    fs::sweep(&state.children()).map_err(RemoveError::from)
+    Ok(fs::remove_tree(&dir)?)
 }
 
 /// Why a child could not be removed.
@@ -222,12 +223,18 @@ pub fn write_known_hosts(dir: &std::path::Path, record: &Record) -> Result<(), F
     fs::replace(&dir.join(files::KNOWN_HOSTS), lines.concat().as_bytes())
 }
 
-/// Creates the directory of a new child.
-pub fn create_dir(state: &StateDir, name: &Name) -> Result<PathBuf, FsError> {
+/// Creates the directory of a new child, with its record and its lock, which is the caller's. Whoever lists children
+/// sees all of that or nothing. The caller holds the state's lock.
+pub fn create(state: &StateDir, record: &Record) -> Result<(PathBuf, File), ChildError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let dir = state.child(name);
-    std::fs::DirBuilder::new().mode(0o700).create(&dir).at("create", &dir)?;
-    Ok(dir)
+    let making = fs::unfinished(&state.children(), record.name.as_str());
+    std::fs::DirBuilder::new().mode(0o700).create(&making).at("create", &making)?;
+    let mine =
+        lock::attempt(&making.join(files::LOCK))?.ok_or_else(|| ChildError::Busy(record.name.clone()))?;
+    record.write(&making)?;
+    let dir = state.child(&record.name);
+    std::fs::rename(&making, &dir).at("create", &dir)?;
+    Ok((dir, mine))
 }
 
 #[cfg(test)]

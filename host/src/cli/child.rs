@@ -180,33 +180,55 @@ pub(crate) async fn addresses(child: &Child) -> Vec<IpAddr> {
 
 pub(crate) async fn stop(state: &StateDir, args: &StopArgs) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
-    struct View<'a> {
-        name: &'a Name,
+    struct View {
+        name: Name,
         stopped: &'static str,
     }
     let shown = progress::show();
     for name in &args.children {
         shown.progress.say(&format!("stopping {name}"));
     }
-    let stopping = args.children.iter().map(|name| lifecycle::stop(state, name, args.timeout));
+    let stopping = args
+        .children
+        .iter()
+        .map(|name| async move { (name.clone(), lifecycle::stop(state, name, args.timeout).await) });
     let results = futures::future::join_all(stopping).await;
     drop(shown);
-    let mut views = Vec::new();
-    for (name, result) in args.children.iter().zip(results) {
-        let stopped = match result? {
-            Stopped::Already => "already",
-            Stopped::ShutDown => "shut_down",
-            Stopped::Killed => "killed",
-        };
-        if !args.json {
-            output::print(&format!("{name} {stopped}"))?;
-        }
-        views.push(View { name, stopped });
-    }
+    let (stopped, failed) = told_apart(results);
+    let views: Vec<View> = stopped
+        .into_iter()
+        .map(|(name, stopped)| {
+            let stopped = match stopped {
+                Stopped::Already => "already",
+                Stopped::ShutDown => "shut_down",
+                Stopped::Killed => "killed",
+            };
+            View { name, stopped }
+        })
+        .collect();
     if args.json {
         output::json(&views)?;
+    } else {
+        views.iter().try_for_each(|view| output::print(&format!("{} {}", view.name, view.stopped)))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failed)
+}
+
+/// Each child's own result: what came of those that succeeded, the failures of the others on stderr, and the exit
+/// status that says whether there were any.
+fn told_apart<T, E: std::error::Error>(results: Vec<(Name, Result<T, E>)>) -> (Vec<(Name, T)>, ExitCode) {
+    let mut status = ExitCode::SUCCESS;
+    let mut done = Vec::new();
+    for (name, result) in results {
+        match result {
+            Ok(value) => done.push((name, value)),
+            Err(error) => {
+                eprintln!("ramet: {}", ramet::chain(&error));
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    (done, status)
 }
 
 pub(crate) async fn start(state: &StateDir, args: &StartArgs) -> anyhow::Result<ExitCode> {
@@ -219,36 +241,34 @@ pub(crate) async fn start(state: &StateDir, args: &StartArgs) -> anyhow::Result<
     }
     let cancel = cancelled_by_signal()?;
     let shown = progress::show();
-    let starting = args
-        .children
-        .iter()
-        .map(|name| lifecycle::start(state, name, args.timeout, &shown.progress, &cancel));
+    let starting = args.children.iter().map(async |name| {
+        (name.clone(), lifecycle::start(state, name, args.timeout, &shown.progress, &cancel).await)
+    });
     let results = futures::future::join_all(starting).await;
     drop(shown);
+    let (started, failed) = told_apart(results);
     let mut views = Vec::new();
-    for result in results {
-        let (record, boot) = result?;
+    for (name, (_, boot)) in started {
         let boot_ms = u64::try_from(boot.as_millis()).unwrap_or(u64::MAX);
         if !args.json {
-            output::print(&format!("{} ready after {boot_ms} ms", record.name))?;
+            output::print(&format!("{name} ready after {boot_ms} ms"))?;
         }
-        views.push(View { child: Child::find(state, &record.name)?.into(), boot_ms });
+        views.push(View { child: Child::find(state, &name)?.into(), boot_ms });
     }
     if args.json {
         output::json(&views)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failed)
 }
 
 pub(crate) async fn remove(state: &StateDir, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
-    for name in &args.children {
-        child::remove(state, name).await?;
-        if !args.json {
-            output::print(name.as_str())?;
-        }
-    }
+    let removing = args.children.iter().map(async |name| (name.clone(), child::remove(state, name).await));
+    let (removed, failed) = told_apart(futures::future::join_all(removing).await);
+    let names: Vec<Name> = removed.into_iter().map(|(name, ())| name).collect();
     if args.json {
-        output::json(&args.children)?;
+        output::json(&names)?;
+    } else {
+        names.iter().try_for_each(|name| output::print(name.as_str()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failed)
 }

@@ -17,6 +17,7 @@ use ramet::{name::Name, state::StateDir};
 use std::{path::PathBuf, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Fork a suspended VM into individuals: QEMU/KVM clones, each with an identity of its own before anyone can log in.
 #[derive(Debug, Parser)]
@@ -88,7 +89,11 @@ pub(crate) fn trace(verbose: u8) {
     let level = ["error", "ramet=debug", "debug"][usize::from(verbose).min(2)];
     let filter = tracing_subscriber::EnvFilter::try_from_env("RAMET_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// The error and its causes on one line, none said twice.

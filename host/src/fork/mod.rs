@@ -27,7 +27,7 @@ use crate::{
     agent::AgentError,
     child::{
         self, ChildError, RemoveError,
-        record::{Record, Stage, now_ms},
+        record::{Record, now_ms},
     },
     fs::{FsError, sweep},
     identity::{IdentityError, InUse},
@@ -39,7 +39,7 @@ use crate::{
 };
 use futures::{StreamExt as _, stream};
 use plan::{Naming, PlanError};
-use stages::{Identified, Ready, Reserved, Resumed};
+use stages::{Identified, Ready, Reserved, Resumed, Seat};
 use std::{fs::File, io};
 use tokio_util::sync::CancellationToken;
 
@@ -255,24 +255,30 @@ async fn settle(
     let forked = forked.into_iter().filter_map(Result::ok);
     let mut failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
     if failed.is_empty() {
-        let mut records = Vec::new();
-        for child in forked {
-            records.push(match child {
-                Forked::Resumed(child) => child.hand_over()?,
-                Forked::Identified(child) => child.hand_over()?,
-                Forked::Ready(child) => child.hand_over(),
-            });
-        }
+        // A child that nobody goes on with stays as it is, and `ls` says so: to undo the others would not help it.
+        let handed = forked.map(|child| match child {
+            Forked::Resumed(child) => child.hand_over(),
+            Forked::Identified(child) => child.hand_over(),
+            Forked::Ready(child) => Ok(child.hand_over()),
+        });
+        let handed: Vec<Result<Record, ForkError>> = handed.collect();
+        let mut records: Vec<Record> = handed.into_iter().collect::<Result<_, _>>()?;
         records.sort_by(|a, b| a.name.cmp(&b.name));
         return Ok(records);
     }
     progress.say("undoing");
+    let mut not_undone = None;
     for child in forked {
-        match child {
-            Forked::Resumed(child) => child.undo().await?,
-            Forked::Identified(child) => child.undo().await?,
-            Forked::Ready(child) => child.undo().await?,
-        }
+        let undone = match child {
+            Forked::Resumed(child) => child.undo().await,
+            Forked::Identified(child) => child.undo().await,
+            Forked::Ready(child) => child.undo().await,
+        };
+        // One that cannot be undone must not keep the others.
+        not_undone = not_undone.or(undone.err());
+    }
+    if let Some(error) = not_undone {
+        return Err(error);
     }
     // The reason is the failure that stopped the others, not theirs of having been stopped.
     let first = failed.iter().position(|(_, error)| !matches!(error, ForkError::Interrupted)).unwrap_or(0);
@@ -287,15 +293,8 @@ async fn settle(
 /// Goes on with a child that a fork with `--wait resumed` or `identified` has handed over, until it is ready. `mine`
 /// is the child's lock, which came with it.
 pub async fn finish(state: &StateDir, name: &crate::name::Name, mine: File) -> Result<(), ForkError> {
-    let never = CancellationToken::new();
-    let record = Record::read(&state.child(name)).map_err(ChildError::from)?;
+    let dir = state.child(name);
+    let record = Record::read(&dir).map_err(ChildError::from)?;
     let template = Template::read(state, &record.template)?;
-    match record.stage {
-        Stage::Resumed => {
-            let identified = Resumed::found(state, &template, record, mine).identify_or_fail(&never).await?;
-            identified.ready(&never).await.map(drop)
-        }
-        Stage::Identified => Identified::found(state, &template, record, mine).ready(&never).await.map(drop),
-        Stage::Reserved | Stage::Ready | Stage::Failed => Ok(()),
-    }
+    Seat { state, template: &template, dir, record, mine }.finish().await
 }

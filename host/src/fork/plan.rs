@@ -50,7 +50,7 @@ pub fn plan(
     mut in_use: InUse,
 ) -> Result<Vec<(Name, ChildIdentity)>, PlanError> {
     let mut planned = Vec::new();
-    for name in names(template, naming, taken)? {
+    for name in names(template, naming, taken, &in_use)? {
         let identity = complete(&name, nics, file, &in_use)?;
         in_use.children.push((name.clone(), identity.clone()));
         planned.push((name, identity));
@@ -58,15 +58,20 @@ pub fn plan(
     Ok(planned)
 }
 
-fn names(template: &Name, naming: &Naming, taken: &[Name]) -> Result<Vec<Name>, PlanError> {
+fn names(template: &Name, naming: &Naming, taken: &[Name], in_use: &InUse) -> Result<Vec<Name>, PlanError> {
     let is_taken = |name: &Name| taken.iter().any(|other| other.same(name));
+    // A generated host name is the child's name, and may be one that an identity file has given to another.
+    let is_a_hostname = |name: &Name| {
+        in_use.children.iter().any(|(_, other)| other.hostname.as_str().eq_ignore_ascii_case(name.as_str()))
+    };
     match naming {
         Naming::One(name) if is_taken(name) => Err(PlanError::Taken(name.clone())),
         Naming::One(name) => Ok(vec![name.clone()]),
         Naming::Count(count, prefix) => {
             let prefix = prefix.as_ref().unwrap_or(template);
             let numbered = (1_usize..).map(|number| format!("{prefix}-{number}").parse::<Name>());
-            let free = numbered.filter(|name| !name.as_ref().is_ok_and(is_taken));
+            let free = numbered
+                .filter(|name| !name.as_ref().is_ok_and(|name| is_taken(name) || is_a_hostname(name)));
             Ok(free.take(*count).collect::<Result<_, _>>()?)
         }
     }

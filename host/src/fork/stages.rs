@@ -7,7 +7,7 @@ use super::{
 use crate::{
     agent::{Agent, AgentError},
     child::{
-        self, ChildError,
+        self,
         record::{Record, Stage},
     },
     fs::{AtPath, FsError, remove_tree},
@@ -19,7 +19,7 @@ use crate::{
         process::{self, Process},
         qmp::Qmp,
     },
-    state::{StateDir, try_lock_file},
+    state::StateDir,
     template::{self, Template},
     vsock::ReservedCid,
 };
@@ -100,6 +100,7 @@ impl Seat<'_> {
     /// Starts QEMU for the child.
     pub(crate) fn start_qemu(&mut self, ram: Ram, begin: Begin) -> Result<Process, ForkError> {
         let cid = ReservedCid::take()?;
+        tracing::debug!(child = %self.record.name, cid = cid.cid(), "start QEMU");
         self.record.cid = cid.cid();
         self.record.write(&self.dir)?;
         let vm = Vm {
@@ -127,6 +128,7 @@ impl Seat<'_> {
     }
 
     /// Dials the guest's agent for as long as its QEMU lives.
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name, cid = self.record.cid), err(level = "debug"))]
     pub(crate) async fn dial(&self, wait: Duration, during: &'static str) -> Result<Agent, ForkError> {
         Agent::dial(self.record.cid, wait, || match process::running(&self.dir)? {
             Some(_) => Ok(()),
@@ -136,10 +138,14 @@ impl Seat<'_> {
     }
 
     /// Gives the guest its identity, checks what it reports, keeps that, and lets its gate open.
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn identify(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
         let from = now_ns();
         let report = agent.identify(self.identity(from)?, APPLY).await;
-        let evidence = report.map_err(|error| self.or_ended(error, "being given its identity"))?;
+        let evidence = match report {
+            Ok(evidence) => evidence,
+            Err(error) => return Err(self.or_ended(error, "being given its identity").await),
+        };
         let told =
             Told { identity: &self.record.identity, cid: self.record.cid, exchange_ns: (from, now_ns()) };
         evidence::check(&evidence, &told)?;
@@ -158,8 +164,11 @@ impl Seat<'_> {
     }
 
     /// Waits for the end of the guest's boot.
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn ready(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
-        agent.ready(BOOT).await.map_err(|error| self.or_ended(error, "finishing its boot"))?;
+        if let Err(error) = agent.ready(BOOT).await {
+            return Err(self.or_ended(error, "finishing its boot").await);
+        }
         self.record.timings_ms.ready.get_or_insert(self.record.elapsed_ms());
         self.record.stage = Stage::Ready;
         Ok(self.record.write(&self.dir)?)
@@ -185,15 +194,47 @@ impl Seat<'_> {
     }
 
     /// A guest that powers itself off hangs up, and says why on its console.
-    fn or_ended(&self, error: AgentError, during: &'static str) -> ForkError {
+    async fn or_ended(&self, error: AgentError, during: &'static str) -> ForkError {
         let hung_up = matches!(error, AgentError::Io(_));
-        if hung_up && !ends_within(&self.dir, Duration::from_secs(2)) {
-            return error.into();
+        if hung_up && self.ends_within(Duration::from_secs(2)).await {
+            return ForkError::Ended { during, console: child::console_tail(&self.dir, 8) };
         }
-        match error {
-            AgentError::Io(_) => ForkError::Ended { during, console: child::console_tail(&self.dir, 8) },
-            error => error.into(),
+        error.into()
+    }
+
+    /// Whether the child's QEMU is gone, or goes in a moment.
+    async fn ends_within(&self, moment: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + moment;
+        while !matches!(process::running(&self.dir), Ok(None)) {
+            if tokio::time::Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        true
+    }
+
+    /// Goes on with a child that another command has left, until it is ready, with nobody there to hear of a failure:
+    /// the record says why. A child that gets no identity is ended; one that has it is its user's, and stays.
+    pub(crate) async fn finish(mut self) -> Result<(), ForkError> {
+        let identified = match self.record.stage {
+            Stage::Resumed => self.dial_and_identify().await,
+            Stage::Identified => self.dial(ANSWER, "finishing its boot").await,
+            Stage::Reserved | Stage::Ready | Stage::Failed => return Ok(()),
+        };
+        let finished = match identified {
+            Ok(mut agent) => self.ready(&mut agent).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &finished {
+            if self.record.stage == Stage::Resumed {
+                process::kill(&self.dir).await?;
+                self.record.stage = Stage::Failed;
+            }
+            self.record.failure = Some(crate::chain(error));
+            self.record.write(&self.dir)?;
+        }
+        finished
     }
 
     /// Lets another process of `ramet` go on with this child; the lock goes over without a gap.
@@ -205,20 +246,6 @@ impl Seat<'_> {
         command.stderr(File::create(&log).at("create", &log)?).process_group(0);
         command.spawn().map_err(ForkError::Background)?;
         Ok(self.record)
-    }
-}
-
-/// Whether QEMU in `dir` is gone, or goes in a moment.
-fn ends_within(dir: &std::path::Path, moment: Duration) -> bool {
-    let deadline = std::time::Instant::now() + moment;
-    loop {
-        if matches!(process::running(dir), Ok(None)) {
-            return true;
-        }
-        if std::time::Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -234,20 +261,8 @@ pub struct Reserved<'a>(Seat<'a>);
 impl<'a> Reserved<'a> {
     /// Makes the child's directory with its record. The caller holds the state's lock.
     pub fn new(state: &'a StateDir, template: &'a Template, record: Record) -> Result<Self, ForkError> {
-        let dir = child::create_dir(state, &record.name)?;
-        let make = || -> Result<File, ForkError> {
-            let mine = try_lock_file(&dir.join(child::files::LOCK))?;
-            let mine = mine.ok_or_else(|| ChildError::Busy(record.name.clone()))?;
-            record.write(&dir)?;
-            Ok(mine)
-        };
-        match make() {
-            Ok(mine) => Ok(Self(Seat { state, template, dir, record, mine })),
-            Err(error) => {
-                remove_tree(&dir)?;
-                Err(error)
-            }
-        }
+        let (dir, mine) = child::create(state, &record)?;
+        Ok(Self(Seat { state, template, dir, record, mine }))
     }
 
     /// The child's name.
@@ -332,34 +347,11 @@ impl<P> Undo for Spawned<'_, P> {
 pub struct Resumed<'a>(Seat<'a>);
 
 impl<'a> Resumed<'a> {
-    /// A child in this stage that another command has left; `mine` is its lock.
-    #[must_use]
-    pub fn found(state: &'a StateDir, template: &'a Template, record: Record, mine: File) -> Self {
-        Self(Seat { state, template, dir: state.child(&record.name), record, mine })
-    }
-
     /// Gives the child its identity and lets its gate open.
     pub async fn identify(self, stop: &CancellationToken) -> Result<Identified<'a>, ForkError> {
         let (Self(seat), agent) =
             or_undo(self, stop, async |Self(seat): &mut Self| seat.dial_and_identify().await).await?;
-        Ok(Identified { seat, agent: Some(agent) })
-    }
-
-    /// Like [`Resumed::identify`], with nobody there to hear of a failure: the child is ended, and its record stays
-    /// and says why.
-    pub async fn identify_or_fail(mut self, stop: &CancellationToken) -> Result<Identified<'a>, ForkError> {
-        let seat = &mut self.0;
-        let step = stop.run_until_cancelled(seat.dial_and_identify()).await;
-        match step.unwrap_or(Err(ForkError::Interrupted)) {
-            Ok(agent) => Ok(Identified { seat: self.0, agent: Some(agent) }),
-            Err(error) => {
-                process::kill(&seat.dir).await?;
-                seat.record.stage = Stage::Failed;
-                seat.record.failure = Some(crate::chain(&error));
-                seat.record.write(&seat.dir)?;
-                Err(error)
-            }
-        }
+        Ok(Identified { seat, agent })
     }
 
     /// Leaves the child to a process in the background, which goes on with it.
@@ -391,27 +383,15 @@ impl Undo for Resumed<'_> {
 /// A child with its identity; its gate is open.
 pub struct Identified<'a> {
     seat: Seat<'a>,
-    /// The conversation in which it got its identity, if it was with this command.
-    agent: Option<Agent>,
+    /// The conversation in which it got its identity.
+    agent: Agent,
 }
 
 impl<'a> Identified<'a> {
-    /// A child in this stage that another command has left; `mine` is its lock.
-    #[must_use]
-    pub fn found(state: &'a StateDir, template: &'a Template, record: Record, mine: File) -> Self {
-        Self { seat: Resumed::found(state, template, record, mine).0, agent: None }
-    }
-
     /// Waits until the child's boot is complete.
     pub async fn ready(self, stop: &CancellationToken) -> Result<Ready<'a>, ForkError> {
-        let (identified, ()) = or_undo(self, stop, async |Self { seat, agent }: &mut Self| {
-            let agent = match agent {
-                Some(agent) => agent,
-                None => agent.insert(seat.dial(ANSWER, "finishing its boot").await?),
-            };
-            seat.ready(agent).await
-        })
-        .await?;
+        let (identified, ()) =
+            or_undo(self, stop, async |Self { seat, agent }: &mut Self| seat.ready(agent).await).await?;
         Ok(Ready(identified.seat))
     }
 

@@ -23,6 +23,6 @@ pub mod files {
     pub const LOG: &str = "qemu.log";
     /// QEMU's process id.
     pub const PID: &str = "qemu.pid";
-    /// flock(2)ed by QEMU for as long as it lives.
+    /// Locked by QEMU for as long as it lives.
     pub const ALIVE: &str = "alive";
 }

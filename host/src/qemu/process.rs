@@ -1,14 +1,14 @@
 //! QEMU's process: started detached, found again by anyone, ended for sure.
 //!
 //! A VM's process is found through its directory alone, whatever became of the command that started it. QEMU
-//! inherits a flock(2)ed descriptor of `alive`, so the kernel itself answers whether it lives: no process id is
+//! inherits a locked descriptor of `alive`, so the kernel itself answers whether it lives: no process id is
 //! trusted that a stranger may have been given meanwhile.
 
 use super::{QEMU, argv::VHOST_FD, files};
 use crate::{
     console,
     fs::{AtPath, FsError},
-    state::try_lock_file,
+    lock,
     vsock::ReservedCid,
 };
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -67,7 +67,7 @@ impl Process {
     /// The descriptor in `cid` goes over to QEMU, and the CID with it.
     pub fn spawn(dir: &Path, argv: &[OsString], cid: ReservedCid) -> Result<Self, ProcessError> {
         let alive =
-            try_lock_file(&dir.join(files::ALIVE))?.ok_or_else(|| ProcessError::Running(dir.to_owned()))?;
+            lock::attempt(&dir.join(files::ALIVE))?.ok_or_else(|| ProcessError::Running(dir.to_owned()))?;
         for stale in [files::PID, files::QMP, files::CONSOLE] {
             match fs::remove_file(dir.join(stale)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -129,8 +129,7 @@ const ALIVE_FD: i32 = 3;
 
 /// Whether QEMU lives in `dir`, and as which process: `None` inside while it is only just starting.
 pub fn running(dir: &Path) -> Result<Option<Option<u32>>, FsError> {
-    let path = dir.join(files::ALIVE);
-    if !path.exists() || try_lock_file(&path)?.is_some() {
+    if !lock::is_held(&dir.join(files::ALIVE))? {
         return Ok(None);
     }
     let pid = match fs::read_to_string(dir.join(files::PID)) {

@@ -100,6 +100,7 @@ impl Qmp {
     where
         C: qapi::Command + qmp::QmpCommand,
     {
+        tracing::debug!(command = C::NAME, "QMP");
         let answer = tokio::time::timeout(ANSWER, self.stream.execute(command)).await;
         let answer = answer.map_err(|_| QmpError::Deadline(action))?;
         answer.map_err(|source| QmpError::Refused { action, source })

@@ -14,6 +14,7 @@ use crate::{
     console,
     fs::{AtPath, FsError, remove_tree, sweep, sync_dir},
     identity::{self, IdentityError, InUse},
+    lock,
     name::Name,
     net::NetSpec,
     qemu::{
@@ -24,7 +25,7 @@ use crate::{
         qmp::{Qmp, QmpError},
         version,
     },
-    state::{StateDir, try_lock_file},
+    state::StateDir,
     vsock::{ReservedCid, VsockError},
 };
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -191,7 +192,7 @@ impl Workshop {
         request: &Request,
     ) -> Result<(Self, Vec<ramet_proto::MacAddr>), CreateError> {
         let name = request.name.clone();
-        let lock = state.lock()?;
+        let guard = state.lock()?;
         sweep(&state.templates())?;
         if state.template(&name).exists() {
             return Err(CreateError::Exists(name));
@@ -202,13 +203,14 @@ impl Workshop {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => result.at("create", &dir)?,
         }
-        let Some(workshop_lock) = try_lock_file(&dir.join(LOCK))? else {
-            return Err(CreateError::Busy(name));
-        };
-        let workshop = Self { name, dir, _lock: workshop_lock };
+        let Some(mine) = lock::attempt(&dir.join(LOCK))? else { return Err(CreateError::Busy(name)) };
+        let workshop = Self { name, dir, _lock: mine };
+        drop(guard);
+        // Whoever was killed here may have left a parent that takes a while to end.
         workshop.clear_leftovers().await?;
-        let parents = super::parent_macs(state, &lock)?;
-        let children = crate::child::identities(state, &lock)?;
+        let guard = state.lock()?;
+        let parents = super::parent_macs(state, &guard)?;
+        let children = crate::child::identities(state, &guard)?;
         let in_use = InUse { children, parents };
         let macs = request.nets.iter().map(|_| identity::random_mac(&in_use)).collect::<Result<_, _>>()?;
         Ok((workshop, macs))
@@ -272,7 +274,9 @@ impl Workshop {
             agent: parent.agent,
             files,
         };
-        manifest.write(&self.dir.join(files::MANIFEST))?;
+        let path = self.dir.join(files::MANIFEST);
+        manifest.write(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o400)).at("make read-only", &path)?;
         Ok(manifest)
     }
 
@@ -362,6 +366,8 @@ fn reserve_ram(path: &Path, bytes: u64) -> Result<(), CreateError> {
 /// Gives back the space that the parent never wrote to, makes everything durable and read-only, and takes digests.
 fn seal(dir: &Path) -> Result<Files, FsError> {
     let ram = dir.join(files::RAM);
+    // First on disk, so that what was never written can be told for sure.
+    File::open(&ram).and_then(|file| file.sync_all()).at("sync", &ram)?;
     super::digest::dig_holes(&ram)?;
     let record = |name: &str| {
         let path = dir.join(name);

@@ -184,8 +184,10 @@ pub fn remove(state: &StateDir, name: &Name) -> Result<(), TemplateError> {
     if !children.is_empty() {
         return Err(TemplateError::InUse { name: name.clone(), children });
     }
-    fs::sweep(&state.templates())?;
-    Ok(fs::remove_tree(&dir)?)
+    let hidden = fs::hide(&dir)?;
+    // Deleting gigabytes takes a while, and nobody need wait for it.
+    drop(lock);
+    Ok(fs::remove_hidden(&hidden)?)
 }
 
 /// The MAC addresses of all templates that can be read: a parent's address is never a child's.
