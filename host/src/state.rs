@@ -18,18 +18,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why a state directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// A file operation failed.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-    /// Paths of sockets below it would not fit in `sockaddr_un` (unix(7): 108 bytes with the NUL).
-    #[error("the state directory {} has a path of {} bytes, allowed are {}: choose a shorter --state-dir",
-            .0.display(), .0.as_os_str().len(), StateDir::MAX_PATH)]
-    TooLong(PathBuf),
-}
-
 /// An open state directory. It and all it holds is accessible to its owner only: RAM files hold guests' secrets.
 #[derive(Clone, Debug)]
 pub struct StateDir {
@@ -43,18 +31,12 @@ pub struct StateLock {
 }
 
 impl StateDir {
-    /// Bytes left for the directory's own path beside `/children/`, a name and `/console.sock`.
-    pub const MAX_PATH: usize = 107 - "/children/".len() - 63 - "/console.sock".len();
-
     /// Opens `root`, which is made if it is not there.
-    pub fn open(root: &Path) -> Result<Self, StateError> {
+    pub fn open(root: &Path) -> Result<Self, FsError> {
         let mkdir =
             |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path).at("create", path);
         mkdir(root)?;
         let root = root.canonicalize().at("resolve", root)?;
-        if root.as_os_str().len() > Self::MAX_PATH {
-            return Err(StateError::TooLong(root));
-        }
         let state = Self { root };
         mkdir(&state.templates())?;
         mkdir(&state.children())?;
@@ -120,13 +102,6 @@ mod tests {
         for path in [state.root(), &state.templates(), &state.children()] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
         }
-    }
-
-    #[test]
-    fn a_path_too_long_for_sockets_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = StateDir::open(&dir.path().join("x".repeat(60))).unwrap_err();
-        assert!(error.to_string().contains("shorter --state-dir"), "{error}");
     }
 
     #[test]

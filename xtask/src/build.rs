@@ -38,10 +38,12 @@ pub(crate) fn last(config: &Config) -> Programs {
 impl Programs {
     /// The agent, if this checkout has one.
     pub(crate) fn agent(&self) -> Option<&Path> {
-        self.0
-            .iter()
-            .find(|path| path.file_name().is_some_and(|name| name == "ramet-agent"))
-            .map(PathBuf::as_path)
+        self.named("ramet-agent")
+    }
+
+    /// The program `wanted`, if it was built.
+    pub(crate) fn named(&self, wanted: &str) -> Option<&Path> {
+        self.0.iter().find(|path| name(path) == wanted).map(PathBuf::as_path)
     }
 
     /// Copies the programs into a folder of `shelf` whose name is their hash, and returns that name. A running program

@@ -31,7 +31,7 @@ pub(crate) fn demo(config: &Config, place: Option<Place>) -> Result<ExitCode> {
 
 /// Figures as a table on standard output, and as JSON into `json`.
 pub(crate) fn bench(config: &Config, place: Option<Place>, json: Option<&Path>) -> Result<ExitCode> {
-    // The file is written at the site, so it comes back by standard output, behind the table.
+    // The file is written at the site, so it comes back by standard output, and the table goes to standard error.
     let script = "ramet-bench /tmp/ramet-bench.json >&2; status=$?; cat /tmp/ramet-bench.json; exit $status";
     let Some(json) = json else { return job(config, place, "ramet-bench", &[]) };
     let file = std::fs::File::create(json).with_context(|| format!("cannot write {}", json.display()))?;

@@ -47,13 +47,9 @@ impl Site {
         programs: &Programs,
         images: &Images,
     ) -> Result<Self> {
-        let place = place.map_or_else(|| place::find(config), Ok)?;
+        let place = place.map_or_else(|| place::find(config, programs), Ok)?;
         match place {
             Place::Host => {
-                sys::need(
-                    &["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img"],
-                    &["qemu-system-x86", "qemu-utils"],
-                )?;
                 let shelf = config.target.join("programs");
                 let programs = shelf.join(programs.publish(&shelf)?);
                 Ok(Self::Host { programs, images: host_images(config, images)? })

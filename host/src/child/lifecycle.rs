@@ -8,7 +8,6 @@ use crate::{
     fork::{ForkError, stages::Seat},
     name::Name,
     qemu::{
-        self,
         argv::{Begin, Ram},
         process::{self, ProcessError},
         qmp::Qmp,
@@ -75,7 +74,7 @@ pub async fn stop(state: &StateDir, name: &Name, timeout: Duration) -> Result<St
     if process::running(&dir).map_err(ChildError::from)?.is_none() {
         return Ok(Stopped::Already);
     }
-    let asked = async { Qmp::connect(&dir.join(qemu::files::QMP)).await?.power_button().await };
+    let asked = async { Qmp::connect(&dir).await?.power_button().await };
     // A QEMU that does not answer can still be ended.
     if !timeout.is_zero() && asked.await.is_ok() {
         let deadline = Instant::now() + timeout;
@@ -135,7 +134,7 @@ async fn boot(seat: &mut Seat<'_>, timeout: Duration, progress: &Progress) -> Re
     seat.record.stage = Stage::Identified;
     seat.record.failure = None;
     let mut process = seat.start_qemu(Ram::Anonymous, Begin::Boot)?;
-    Qmp::connect_to_new(&mut process, &seat.dir.join(qemu::files::QMP)).await?;
+    Qmp::connect_to_new(&mut process, &seat.dir).await?;
     seat.plug_cables().await?;
     progress.say(&format!("booting {}", seat.record.name));
     let mut agent: Agent = seat.dial(timeout, "booting").await?;

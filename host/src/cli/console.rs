@@ -2,7 +2,12 @@
 
 use anyhow::{Context as _, bail};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use ramet::{child::Child, name::Name, qemu::files, state::StateDir};
+use ramet::{
+    child::Child,
+    name::Name,
+    qemu::{self, files},
+    state::StateDir,
+};
 use std::{
     io::{IsTerminal as _, Stdin, stdin},
     process::ExitCode,
@@ -35,9 +40,8 @@ pub(crate) async fn run(state: &StateDir, args: &Args) -> anyhow::Result<ExitCod
     if child.pid.is_none() {
         bail!("{} is not running; what its console showed: ramet console --log {0}", args.child);
     }
-    let socket = child.file(files::CONSOLE);
-    let console = UnixStream::connect(&socket).await;
-    let console = console.with_context(|| format!("cannot attach to {}", socket.display()))?;
+    let console = qemu::connect(&child.dir, files::CONSOLE).await;
+    let console = console.with_context(|| format!("cannot attach to the console of {}", args.child))?;
     let terminal = Raw::enter()?;
     if terminal.is_some() {
         eprint!("attached to {}, detach with Ctrl-]\r\n", args.child);

@@ -293,8 +293,7 @@ impl<'a> Reserved<'a> {
         .await?;
         let spawned = Spawned { seat, process };
         let (spawned, qmp) = or_undo(spawned, stop, async |spawned: &mut Spawned<'_, Process>| {
-            let socket = spawned.seat.dir.join(qemu::files::QMP);
-            let mut qmp = Qmp::connect_to_new(&mut spawned.process, &socket).await?;
+            let mut qmp = Qmp::connect_to_new(&mut spawned.process, &spawned.seat.dir).await?;
             let manifest = &spawned.seat.template.manifest;
             if qmp.version < manifest.qemu {
                 return Err(ForkError::QemuOlder { theirs: manifest.qemu, ours: qmp.version });

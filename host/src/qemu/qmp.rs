@@ -1,6 +1,6 @@
 //! QEMU's control socket (QMP): the few commands a fork needs, each with a deadline.
 
-use super::{process::Process, process::ProcessError, version::QemuVersion};
+use super::{files, process::Process, process::ProcessError, version::QemuVersion};
 use qapi::{
     futures::{QapiStream, QmpStreamTokio},
     qmp,
@@ -60,11 +60,11 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects to the QEMU that `process` has just become, as soon as it listens.
-    pub async fn connect_to_new(process: &mut Process, socket: &Path) -> Result<Self, QmpError> {
+    /// Connects to the QEMU that `process` in `dir` has just become, as soon as it listens.
+    pub async fn connect_to_new(process: &mut Process, dir: &Path) -> Result<Self, QmpError> {
         let deadline = Instant::now() + ANSWER;
         loop {
-            match Self::connect(socket).await {
+            match Self::connect(dir).await {
                 Ok(qmp) => return Ok(qmp),
                 Err(error) => {
                     process.check()?;
@@ -77,12 +77,12 @@ impl Qmp {
         }
     }
 
-    /// Connects to a QEMU that is already there.
-    pub async fn connect(socket: &Path) -> Result<Self, QmpError> {
-        let failed = |source| QmpError::Connect { path: socket.display().to_string(), source };
+    /// Connects to the QEMU of the VM in `dir`.
+    pub async fn connect(dir: &Path) -> Result<Self, QmpError> {
+        let failed = |source| QmpError::Connect { path: dir.join(files::QMP).display().to_string(), source };
         let deadline = Instant::now() + ANSWER;
         let negotiated = timeout_at(deadline, async {
-            let stream = QmpStreamTokio::open_uds(socket).await?;
+            let stream = QmpStreamTokio::open(super::connect(dir, files::QMP).await?).await?;
             let version = stream.capabilities.QMP.version.qemu.clone();
             Ok::<_, io::Error>((stream.negotiate().await?, version))
         });

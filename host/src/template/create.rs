@@ -304,7 +304,7 @@ impl Workshop {
         };
         progress.say("booting the parent to its gate");
         let mut process = Process::spawn(&self.dir, &vm.argv(), cid)?;
-        let mut qmp = Qmp::connect_to_new(&mut process, &self.dir.join(qemu::files::QMP)).await?;
+        let mut qmp = Qmp::connect_to_new(&mut process, &self.dir).await?;
         if qmp.version < version::OLDEST {
             return Err(CreateError::QemuTooOld(qmp.version));
         }

@@ -161,7 +161,6 @@ fn start(config: &Config, tools: &Tools, disk: &LabDisk) -> Result<Lab> {
     let port = loop {
         let port = free_port()?;
         let plan = plan::Plan {
-            cpus: std::thread::available_parallelism().map_or(2, usize::from).min(8),
             memory_mib: plan::memory_mib(&fs::read_to_string("/proc/meminfo")?),
             boot: inside(&disk.folder),
             state: inside(&folder),
