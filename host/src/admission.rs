@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io, path::Path};
-use sysinfo::{DiskRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 const MIB: u64 = 1 << 20;
 
@@ -168,12 +168,12 @@ pub fn check_disk(what: &str, needed: u64, dir: &Path) -> Result<(), AdmissionEr
     }
 }
 
-/// Bytes free on the file system that holds `dir`.
+/// Bytes free on the file system that holds `dir`, for this user (statvfs(3)). Not sysinfo's list of disks, which
+/// leaves out tmpfs and network file systems.
 #[must_use]
 pub fn free_space(dir: &Path) -> Option<u64> {
-    let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage()).ok()?;
-    let holding = disks.iter().filter(|disk| dir.starts_with(disk.mount_point()));
-    holding.max_by_key(|disk| disk.mount_point().as_os_str().len()).map(sysinfo::Disk::available_space)
+    let file_system = nix::sys::statvfs::statvfs(dir).ok()?;
+    file_system.blocks_available().checked_mul(file_system.fragment_size())
 }
 
 #[cfg(test)]

@@ -144,6 +144,14 @@ impl World {
         Ok(found)
     }
 
+    /// Removes all children that are left.
+    pub fn clear(&self) -> Result<()> {
+        let listed = self.json(&["ls"])?;
+        let names: Vec<&str> =
+            listed.as_array().into_iter().flatten().filter_map(|child| child["name"].as_str()).collect();
+        if names.is_empty() { Ok(()) } else { self.remove(&names) }
+    }
+
     /// Removes children, whatever they are.
     pub fn remove(&self, children: &[&str]) -> Result<()> {
         self.ok(["rm"].iter().chain(children)).map(drop)
@@ -152,15 +160,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let names = |listed: Value| -> Vec<String> {
-            let listed = listed.as_array().cloned().unwrap_or_default();
-            listed.iter().filter_map(|child| Some(child["name"].as_str()?.to_owned())).collect()
-        };
-        let left = self.json(&["ls"]).map(names).unwrap_or_default();
-        for child in left {
-            if let Err(error) = self.remove(&[&child]) {
-                eprintln!("cannot remove {child}: {error:?}");
-            }
+        if let Err(error) = self.clear() {
+            eprintln!("{error:?}");
         }
     }
 }

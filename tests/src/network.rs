@@ -24,6 +24,8 @@ impl Network {
     /// Makes the bridge and starts what serves and watches it.
     pub fn make() -> Result<Self> {
         let files = tempfile::tempdir()?;
+        // One that was killed has left its bridge; there is none otherwise.
+        let _ = ip(&["link", "del", Self::BRIDGE]);
         ip(&["link", "add", Self::BRIDGE, "type", "bridge"])?;
         ip(&["addr", "add", "10.77.0.1/24", "dev", Self::BRIDGE])?;
         ip(&["link", "set", Self::BRIDGE, "up"])?;

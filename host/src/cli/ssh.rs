@@ -61,10 +61,11 @@ pub(crate) fn run(state: &StateDir, args: &Args) -> anyhow::Result<ExitCode> {
     let ramet = std::env::current_exe().context("cannot tell where ramet is")?;
     let proxy =
         [ramet.as_os_str(), OsStr::new("--state-dir"), state.root().as_os_str(), OsStr::new("ssh-proxy")];
-    let mut proxy_command = OsString::from("ProxyCommand=exec");
+    let mut proxy_command = OsString::from("ProxyCommand=");
     for word in proxy.into_iter().chain([OsStr::new(args.child.as_str())]) {
-        proxy_command.push(" ");
+        // OpenSSH has the shell exec it.
         proxy_command.push(quoted(word));
+        proxy_command.push(" ");
     }
     let mut ssh = Command::new("ssh");
     let option = |key: &str, value: &OsStr| {

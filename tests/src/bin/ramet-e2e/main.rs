@@ -21,7 +21,10 @@ fn main() -> ExitCode {
             let world = world.cloned();
             Trial::test(name, move || {
                 let world = world.as_ref().ok_or("no world to run in")?;
-                case(world).map_err(|error| Failed::from(format!("{error:?}")))
+                let result = case(world);
+                // What a failed case leaves must not fail the next.
+                let cleared = world.clear();
+                result.and(cleared).map_err(|error| Failed::from(format!("{error:#}")))
             })
         };
         cases.iter().map(trial).collect()
