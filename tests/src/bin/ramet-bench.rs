@@ -102,9 +102,9 @@ fn main() -> Result<()> {
     }
     let mut report = Report { machine: machine()?, ..Report::default() };
     let [small, _, large] = forks(&world, &mut report)?;
-    at_once(&world, &mut report)?;
     let (fork, copy) = restores(&world, &mut report)?;
     let cold = cold_boots(&world, &mut report)?;
+    at_once(&world, &mut report)?;
 
     report.at_least("cold boot to ready : fork to identified", (cold, small.identified), 30.0);
     report.at_least("cold boot to ready : fork to ready", (cold, small.ready), 10.0);
