@@ -114,8 +114,13 @@ impl World {
         succeeded(Command::new("sha256sum").args(files.map(|file| self.template_file(TEMPLATE, file))))
     }
 
-    /// Fails unless nothing at all is left of any child: no entry, no file, no process, no interface.
+    /// Fails unless nothing at all is left of any child: no entry, no file, no process, no interface. The kernel may
+    /// take a moment to take down what a process that has just ended had open.
     pub fn nothing_left(&self) -> Result<()> {
+        until(Duration::from_secs(10), || self.nothing_left_now())
+    }
+
+    fn nothing_left_now(&self) -> Result<()> {
         let listed = self.json(&["ls"])?;
         ensure!(listed == Value::Array(Vec::new()), "children are left: {listed}");
         let files: Vec<_> = fs::read_dir(self.state.path().join("children"))?.collect::<Result<_, _>>()?;
