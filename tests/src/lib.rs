@@ -82,12 +82,14 @@ impl World {
         serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
     }
 
-    /// Runs a command in a child over SSH; what it printed.
+    /// Runs a command in a child over SSH, for two minutes at most; what it printed.
     pub fn ssh(&self, child: &str, command: &str) -> Result<String> {
         let key = self.images.join("id_ed25519");
-        let args = [OsStr::new("ssh"), OsStr::new(child), OsStr::new("-i"), key.as_os_str()];
-        let printed = self.ok(args.into_iter().chain(["--", command].map(OsStr::new)))?;
-        Ok(printed.trim().to_owned())
+        let ramet = self.ramet([OsStr::new("ssh"), OsStr::new(child), OsStr::new("-i"), key.as_os_str()]);
+        let mut limited = Command::new("timeout");
+        limited.args(["--kill-after=5", "120"]).arg(ramet.get_program()).args(ramet.get_args());
+        limited.args(["--", command]).stdin(Stdio::null());
+        Ok(succeeded(&mut limited)?.trim().to_owned())
     }
 
     /// A file of a child.

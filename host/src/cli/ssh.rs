@@ -81,6 +81,10 @@ pub(crate) fn run(state: &StateDir, args: &Args) -> anyhow::Result<ExitCode> {
     {
         ssh.arg("-o").arg(fixed);
     }
+    // A guest that is reset leaves the connection open at this end, and nobody would ever say so.
+    for limit in ["ConnectTimeout=60", "ServerAliveInterval=10", "ServerAliveCountMax=3"] {
+        ssh.arg("-o").arg(limit);
+    }
     ssh.arg("-o").arg(format!("HostKeyAlias={}", args.child));
     if let Some(key) = &args.identity {
         ssh.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key);
