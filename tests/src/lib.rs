@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub use network::Network;
 use serde_json::Value;
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -27,6 +27,8 @@ pub struct World {
     pub network: Network,
     /// The content of the template's files when it was made.
     pub template_sums: String,
+    /// Interfaces of other children of this host, which were there before.
+    foreign_taps: Vec<OsString>,
 }
 
 /// The NICs of a template: one on the bridge, one on QEMU's user network.
@@ -37,7 +39,8 @@ impl World {
     pub fn make() -> Result<Self> {
         let images = PathBuf::from(std::env::var_os("RAMET_IMAGES").context("RAMET_IMAGES is not set")?);
         let state = tempfile::Builder::new().prefix("ramet-").tempdir_in("/var/lib")?;
-        Ok(Self { state, images, network: Network::make()?, template_sums: String::new() })
+        let (network, foreign_taps) = (Network::make()?, taps()?);
+        Ok(Self { state, images, network, template_sums: String::new(), foreign_taps })
     }
 
     /// Makes all that, and the template that the cases share.
@@ -129,8 +132,8 @@ impl World {
         ensure!(files.is_empty(), "files are left: {files:?}");
         let processes = self.processes()?;
         ensure!(processes.is_empty(), "processes are left: {processes:?}");
-        let taps = fs::read_dir("/sys/class/net")?.filter_map(Result::ok).map(|entry| entry.file_name());
-        let taps: Vec<_> = taps.filter(|name| name.to_string_lossy().starts_with("rmt")).collect();
+        let mut taps = taps()?;
+        taps.retain(|tap| !self.foreign_taps.contains(tap));
         ensure!(taps.is_empty(), "interfaces are left: {taps:?}");
         Ok(())
     }
@@ -171,6 +174,12 @@ impl Drop for World {
             eprintln!("{error:?}");
         }
     }
+}
+
+/// The interfaces of this host's children.
+fn taps() -> Result<Vec<OsString>> {
+    let names = fs::read_dir("/sys/class/net")?.filter_map(Result::ok).map(|entry| entry.file_name());
+    Ok(names.filter(|name| name.to_string_lossy().starts_with("rmt")).collect())
 }
 
 /// Runs `command` and fails unless it succeeds; its stdout.

@@ -3,8 +3,8 @@
 use crate::Case;
 use anyhow::{Context as _, Result, ensure};
 use ramet::template::manifest::Manifest;
-use ramet_tests::{TEMPLATE, World, contains, succeeded};
-use std::{fs, os::unix::fs::FileExt as _, process::Command};
+use ramet_tests::{TEMPLATE, World, contains, succeeded, until};
+use std::{fs, os::unix::fs::FileExt as _, process::Command, time::Duration};
 
 pub(crate) const CASES: &[Case] = &[
     ("template::damaged_ones_give_no_children", damaged_ones_give_no_children),
@@ -107,9 +107,13 @@ fn the_parents_address_was_never_seen(world: &World) -> Result<()> {
         let frames = world.network.frames(&format!("ether host {mac}"))?;
         ensure!(frames == 0, "{frames} frames with the parent's address {mac}");
     }
-    // The record itself works: the children's requests are in it.
-    ensure!(world.network.frames("udp port 67")? > 0, "no DHCP request was recorded");
-    Ok(())
+    // The record itself works: a child's request is in it.
+    world.ok(["fork", TEMPLATE, "--name", "witness"])?;
+    until(Duration::from_secs(60), || {
+        ensure!(world.network.frames("udp port 67")? > 0, "no DHCP request was recorded");
+        Ok(())
+    })?;
+    world.remove(&["witness"])
 }
 
 fn no_bit_of_it_has_changed(world: &World) -> Result<()> {
