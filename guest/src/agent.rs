@@ -25,7 +25,7 @@ use crate::{
 };
 use nix::poll::PollFlags;
 use ramet_proto::{
-    GuestMessage, HostMessage, InstanceId,
+    GuestMessage, HostMessage, InstanceId, MacAddr,
     message::{Failure, GuestState, Identity, Reason, Step},
     select_version,
     text::Text,
@@ -87,12 +87,33 @@ impl<'a, S: System> Agent<'a, S> {
         let mut agent =
             Self { root, system, config, limits, state, fork, boot: None, boot_looked: now, opened: now };
         match Record::load(root) {
-            Ok(Some(record)) => agent.pass(record.instance_id)?,
+            Ok(Some(record)) if agent.is_still(&record) => agent.pass(record.instance_id)?,
+            Ok(Some(_)) => {
+                system.console("held: this disk's identity is of a machine with other network interfaces")
+            }
             Ok(None) => {}
             // Whoever this was, it is not known now: the host has to say.
             Err(error) => system.console(&format!("held: {}", chain(&error))),
         }
         Ok(agent)
+    }
+
+    /// Whether this machine has the network interfaces of the one on record. Past the gate nothing comes up with an
+    /// address that is not its own, so they are waited for; and a copy of the disk in another machine has others.
+    fn is_still(&self, record: &Record) -> bool {
+        let deadline = Instant::now() + self.limits.nics;
+        loop {
+            let interfaces = self.system.interfaces().unwrap_or_default();
+            let is_there = |mac: &MacAddr| interfaces.iter().any(|one| one.physical && one.mac == Some(*mac));
+            // udev may still be about to rename what is there.
+            if record.macs.iter().all(is_there) && self.system.devices_settled().unwrap_or(false) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(self.limits.tick.min(Duration::from_millis(100)));
+        }
     }
 
     /// Whether the gate is closed.
@@ -343,10 +364,14 @@ impl<'a, S: System> Agent<'a, S> {
         }
     }
 
+    /// Opens the gate, and records who this is. Waiting for the disk comes last: boot goes on meanwhile, and a machine
+    /// that loses its power before is held when it boots again, until the host says who it is.
     fn open(&mut self, identity: &Identity) -> Result<(), Failure> {
+        let failed = |error| failure(Step::Record, Reason::System, &chain(&error));
         let record = Record::of(identity);
-        record.store(self.root).map_err(|error| failure(Step::Record, Reason::System, &chain(&error)))?;
-        self.pass(record.instance_id)
+        record.write(self.root).map_err(failed)?;
+        self.pass(record.instance_id)?;
+        Record::commit(self.root).map_err(failed)
     }
 
     fn pass(&mut self, instance_id: InstanceId) -> Result<(), Failure> {

@@ -13,6 +13,8 @@ pub(crate) struct Limits {
     pub(crate) open: Duration,
     /// Services that start before the gate, once `prepare` came.
     pub(crate) settle: Duration,
+    /// The network interfaces of a machine that boots again.
+    pub(crate) nics: Duration,
     /// Boot, once the gate is open.
     pub(crate) boot: Duration,
     /// Between two looks at what cannot be waited for.
@@ -25,6 +27,7 @@ impl Limits {
         idle: Duration::from_secs(30),
         open: Duration::from_secs(30),
         settle: Duration::from_mins(4),
+        nics: Duration::from_mins(1),
         boot: Duration::from_mins(10),
         tick: Duration::from_millis(500),
     };

@@ -173,17 +173,17 @@ mod tests {
     #[test]
     fn a_host_key_is_generated_and_one_in_the_way_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("ssh_host_ed25519_key");
-        match Linux.generate_host_key(KeyKind::Ed25519, "root@web-1", &file) {
+        let file = dir.path().join("ssh_host_ecdsa_key");
+        match Linux.generate_host_key(KeyKind::Ecdsa, "root@web-1", &file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 eprintln!("skipped: there is no ssh-keygen here");
                 return;
             }
             result => result.unwrap(),
         }
-        let public = fs::read_to_string(dir.path().join("ssh_host_ed25519_key.pub")).unwrap();
-        assert!(public.starts_with("ssh-ed25519 ") && public.ends_with(" root@web-1\n"), "{public}");
-        assert!(Linux.generate_host_key(KeyKind::Ed25519, "root@web-1", &file).is_err());
+        let public = fs::read_to_string(dir.path().join("ssh_host_ecdsa_key.pub")).unwrap();
+        assert!(public.starts_with("ecdsa-sha2-nistp256 ") && public.ends_with(" root@web-1\n"), "{public}");
+        assert!(Linux.generate_host_key(KeyKind::Ecdsa, "root@web-1", &file).is_err());
     }
 
     #[test]

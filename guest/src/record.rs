@@ -1,11 +1,14 @@
 //! The record of a completed individual, on its own disk: with it, a reboot passes the gate without the host.
 
 use crate::root::{FileError, Root};
-use ramet_proto::{Hostname, InstanceId, MachineId, message::Identity};
+use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, message::Identity};
 use serde::{Deserialize, Serialize};
 
 const DIRECTORY: &str = "var/lib/ramet-agent";
 const PATH: &str = "var/lib/ramet-agent/identity.toml";
+
+/// Where it waits until it counts.
+const PENDING: &str = "var/lib/ramet-agent/identity.toml.pending";
 
 /// The form of the record this build writes and reads.
 const FORMAT: u32 = 1;
@@ -31,6 +34,7 @@ pub(crate) struct Record {
     pub(crate) instance_id: InstanceId,
     hostname: Hostname,
     machine_id: MachineId,
+    pub(crate) macs: Vec<MacAddr>,
 }
 
 impl Record {
@@ -40,6 +44,7 @@ impl Record {
             instance_id: identity.instance_id,
             hostname: identity.hostname.clone(),
             machine_id: identity.machine_id,
+            macs: identity.nics.iter().map(|nic| nic.mac).collect(),
         }
     }
 
@@ -58,12 +63,18 @@ impl Record {
         toml::from_str(&text).map(Some).map_err(form)
     }
 
-    /// Writes it, once everything it stands for is on the disk: after a power cut there is a whole individual or none.
-    pub(crate) fn store(&self, root: &Root) -> Result<(), RecordError> {
+    /// Writes it where it does not count yet: a disk that is full or cannot be written shows now.
+    pub(crate) fn write(&self, root: &Root) -> Result<(), RecordError> {
         let text = toml::to_string(self).map_err(RecordError::Encode)?;
         root.make_dir(DIRECTORY)?;
+        Ok(root.replace(PENDING, text.as_bytes(), 0o600)?)
+    }
+
+    /// Makes what was written count, once everything it stands for is on the disk: after a power cut there is a whole
+    /// individual or none.
+    pub(crate) fn commit(root: &Root) -> Result<(), RecordError> {
         root.sync();
-        Ok(root.replace_durably(PATH, text.as_bytes(), 0o600)?)
+        Ok(root.rename_durably(PENDING, PATH)?)
     }
 }
 
@@ -83,8 +94,11 @@ mod tests {
         let (_dir, root) = root();
         assert_eq!(Record::load(&root).unwrap(), None);
         let record = Record::of(&crate::apply::tests::identity());
-        record.store(&root).unwrap();
-        record.store(&root).unwrap();
+        for _ in 0..2 {
+            record.write(&root).unwrap();
+            assert_eq!(Record::load(&root).unwrap(), None, "it does not count yet");
+        }
+        Record::commit(&root).unwrap();
         assert_eq!(Record::load(&root).unwrap(), Some(record));
     }
 

@@ -111,31 +111,6 @@ impl Root {
     /// Puts a file with `bytes` at `path`, all at once: whoever looks sees the old file or the new one. A file that
     /// is there keeps its mode and owner; a new one gets `mode`. It is not on the disk until [`Root::sync`].
     pub(crate) fn replace(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-        self.put(path, bytes, mode, false)
-    }
-
-    /// As [`Root::replace`], and the file is on the disk when this returns: file, then name (rename(2), fsync(2)).
-    pub(crate) fn replace_durably(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-        self.put(path, bytes, mode, true)
-    }
-
-    /// Makes the directory at `path`, mode 0700, unless it is there.
-    pub(crate) fn make_dir(&self, path: &str) -> Result<(), FileError> {
-        let made =
-            self.parent(path).and_then(|(dir, name)| nix::sys::stat::mkdirat(&dir, name, Mode::S_IRWXU));
-        match made {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(error) => Err(failed("make the directory", path)(error)),
-        }
-    }
-
-    /// Waits until everything written so far is on the disk: /etc and /var may be file systems of their own.
-    #[allow(clippy::unused_self, reason = "what it syncs is reached through this handle")]
-    pub(crate) fn sync(&self) {
-        nix::unistd::sync();
-    }
-
-    fn put(&self, path: &str, bytes: &[u8], mode: u32, durably: bool) -> Result<(), FileError> {
         let before = self.stat(path)?.filter(|stat| kind(stat) == SFlag::S_IFREG);
         let (dir, name) = self.parent(path).map_err(failed("open the directory of", path))?;
         let temporary = format!(".{}.ramet-new", name.display());
@@ -152,15 +127,36 @@ impl Root {
                 fchown(&file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
             }
             let mode = before.map_or(mode, |stat| stat.st_mode & 0o7777);
-            fchmod(&file, Mode::from_bits_truncate(mode))?;
-            if durably { file.sync_all() } else { Ok(()) }
+            Ok(fchmod(&file, Mode::from_bits_truncate(mode))?)
         })();
         written.map_err(|source| FileError { what: "write", path: path.into(), source })?;
-        renameat(&dir, temporary.as_str(), &dir, name).map_err(failed("replace", path))?;
-        if durably {
-            nix::unistd::fsync(&dir).map_err(failed("sync the directory of", path))?;
+        renameat(&dir, temporary.as_str(), &dir, name).map_err(failed("replace", path))
+    }
+
+    /// Renames a file within its directory, and the new name is on the disk when this returns (rename(2), fsync(2)).
+    pub(crate) fn rename_durably(&self, from: &str, to: &str) -> Result<(), FileError> {
+        let renamed = self.parent(from).and_then(|(dir, name)| {
+            let to = Path::new(to).file_name().ok_or(Errno::EINVAL)?;
+            renameat(&dir, name, &dir, to)?;
+            nix::unistd::fsync(&dir)
+        });
+        renamed.map_err(failed("rename", from))
+    }
+
+    /// Makes the directory at `path`, mode 0700, unless it is there.
+    pub(crate) fn make_dir(&self, path: &str) -> Result<(), FileError> {
+        let made =
+            self.parent(path).and_then(|(dir, name)| nix::sys::stat::mkdirat(&dir, name, Mode::S_IRWXU));
+        match made {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(failed("make the directory", path)(error)),
         }
-        Ok(())
+    }
+
+    /// Waits until everything written so far is on the disk: /etc and /var may be file systems of their own.
+    #[allow(clippy::unused_self, reason = "what it syncs is reached through this handle")]
+    pub(crate) fn sync(&self) {
+        nix::unistd::sync();
     }
 
     fn stat(&self, path: &str) -> Result<Option<FileStat>, FileError> {
@@ -218,11 +214,11 @@ mod tests {
         let (dir, root) = root();
         root.replace("new", b"a", 0o600).unwrap();
         root.replace("new", b"b", 0o644).unwrap();
-        root.replace_durably("new", b"c", 0o644).unwrap();
-        assert_eq!(root.read("new").unwrap().as_deref(), Some("c"));
+        assert_eq!(root.read("new").unwrap().as_deref(), Some("b"));
         let mode = std::fs::metadata(dir.path().join("new")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(root.names(".").unwrap(), ["new"], "no temporary file stays");
+        root.rename_durably("new", "renamed").unwrap();
+        assert_eq!(root.names(".").unwrap(), ["renamed"], "no temporary file stays");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
     os::fd::AsFd,
     time::{Duration, Instant},
 };
-use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener};
+use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
 /// How long udev may take to find the vsock device and load its driver.
 const DEVICE_LIMIT: Duration = Duration::from_mins(1);
@@ -65,6 +65,11 @@ fn listen<S: System>(agent: &mut Agent<'_, S>) -> Result<VsockListener, Failure>
     }
 }
 
+/// Whether the peer is the host, and a process there that may bind a port below 1024 (vsock(7)): not any user's.
+fn is_host(peer: &VsockAddr) -> bool {
+    peer.cid() == VMADDR_CID_HOST && peer.port() < 1024
+}
+
 /// Never returns without an error.
 enum Never {}
 
@@ -78,8 +83,12 @@ fn accept<S: System>(agent: &mut Agent<'_, S>, listener: &VsockListener) -> Resu
         }
         agent.tick()?;
         match listener.accept() {
-            Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => agent.converse(stream)?,
-            Ok((_, peer)) => eprintln!("dropped a connection from context id {}, not the host", peer.cid()),
+            Ok((stream, peer)) if is_host(&peer) => agent.converse(stream)?,
+            Ok((_, peer)) => eprintln!(
+                "dropped a connection from context id {}, port {}: not a privileged process of the host",
+                peer.cid(),
+                peer.port()
+            ),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 // A connection that was reset before it was accepted, or no descriptor left: the next one may do.
@@ -87,5 +96,18 @@ fn accept<S: System>(agent: &mut Agent<'_, S>, listener: &VsockListener) -> Resu
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_privileged_processes_of_the_host_are_heard() {
+        assert!(is_host(&VsockAddr::new(VMADDR_CID_HOST, 1023)));
+        assert!(!is_host(&VsockAddr::new(VMADDR_CID_HOST, 1024)), "any user of the host");
+        assert!(!is_host(&VsockAddr::new(1, 1023)), "a process of the guest");
+        assert!(!is_host(&VsockAddr::new(7, 1023)), "another guest");
     }
 }

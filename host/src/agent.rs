@@ -3,6 +3,7 @@
 //! A guest is not trusted: every wait has a deadline, every frame a size cap, and every message is the one that is
 //! due or ends the conversation.
 
+use crate::vsock::{self, DialError};
 use ramet_proto::{
     AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
     frame::{self, FrameError},
@@ -14,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_vsock::{VsockAddr, VsockStream};
+use tokio_vsock::VsockStream;
 
 /// How long one attempt to connect and be greeted may take. An attempt on a guest that has just resumed may be lost.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -37,6 +38,9 @@ pub enum AgentError {
         #[source]
         last: Option<Box<AgentError>>,
     },
+    /// This process may not dial guests.
+    #[error(transparent)]
+    SourcePort(DialError),
     /// It was there and went.
     #[error("the guest's agent hung up or cannot be reached")]
     Io(#[from] io::Error),
@@ -99,9 +103,12 @@ impl Agent {
             let end = (Instant::now() + ATTEMPT).min(start + deadline);
             match timeout_at(end, Self::attempt(cid)).await {
                 Ok(Ok(agent)) => return Ok(agent),
-                // The agent is there and says no: asking again does not help.
+                // Asking again does not help.
                 Ok(Err(
-                    error @ (AgentError::Failed(_) | AgentError::Frame(_) | AgentError::OutOfTurn { .. }),
+                    error @ (AgentError::Failed(_)
+                    | AgentError::Frame(_)
+                    | AgentError::OutOfTurn { .. }
+                    | AgentError::SourcePort(_)),
                 )) => {
                     return Err(error.into());
                 }
@@ -117,7 +124,10 @@ impl Agent {
     }
 
     async fn attempt(cid: u32) -> Result<Self, AgentError> {
-        let stream = VsockStream::connect(VsockAddr::new(cid, AGENT_PORT)).await?;
+        let stream = vsock::dial(cid, AGENT_PORT).await.map_err(|error| match error {
+            DialError::Io(error) => AgentError::Io(error),
+            error @ DialError::SourcePort(_) => AgentError::SourcePort(error),
+        })?;
         Self::greet(stream).await
     }
 }

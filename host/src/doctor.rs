@@ -3,7 +3,7 @@
 use crate::{
     admission::free_space,
     qemu::{QEMU, img::QEMU_IMG, version},
-    vsock::ReservedCid,
+    vsock::{self, ReservedCid},
 };
 use serde::Serialize;
 use std::{
@@ -53,6 +53,12 @@ pub fn examine(state_dir: &Path) -> Vec<Check> {
             true,
             vhost_vsock(),
             "load the module (modprobe vhost_vsock) and run as root or in the group kvm",
+        ),
+        (
+            "vsock source port",
+            true,
+            source_port(),
+            "run as root, or give ramet the capability (setcap cap_net_bind_service=ep)",
         ),
         (
             "state directory",
@@ -162,6 +168,12 @@ fn kvm() -> Result<String, String> {
 
 fn vhost_vsock() -> Result<String, String> {
     ReservedCid::take().map(|_| "context ids are to be had".to_owned()).map_err(|error| crate::chain(&error))
+}
+
+fn source_port() -> Result<String, String> {
+    vsock::check_source_port()
+        .map(|()| "guests can be dialled".to_owned())
+        .map_err(|error| crate::chain(&error))
 }
 
 fn state_directory(path: &Path) -> Result<String, String> {

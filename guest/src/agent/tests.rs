@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
     idle: Duration::from_millis(300),
     open: Duration::from_millis(300),
     settle: Duration::from_millis(50),
+    nics: Duration::from_millis(50),
     boot: Duration::from_secs(20),
     tick: Duration::from_millis(5),
 };
@@ -131,9 +132,30 @@ fn from_held_to_ready_and_through_a_reboot() {
     assert_ne!(observed.random_sample, evidence.random_sample);
 
     let rebooted = Fake::new();
+    *rebooted.interfaces.borrow_mut() = system.interfaces.take();
     let mut passed = agent(&root, &rebooted);
     assert!(rebooted.gate_open.get(), "the record opens the gate, no host does");
     assert_eq!(converse(&mut passed, Host::hello).1, GuestState::Open { instance_id });
+}
+
+#[test]
+fn a_record_opens_no_gate_of_another_machine_or_one_whose_devices_are_not_there_yet() {
+    let (_dir, root) = template();
+    Record::of(&identity()).write(&root).unwrap();
+    Record::commit(&root).unwrap();
+    for broken in ["", "devices_settled"] {
+        let system = Fake::new();
+        system.broken.set(broken);
+        if !broken.is_empty() {
+            for (interface, nic) in system.interfaces.borrow_mut().iter_mut().zip(identity().nics) {
+                interface.mac = Some(nic.mac);
+            }
+        }
+        let mut held = agent(&root, &system);
+        assert!(!system.gate_open.get());
+        assert!(system.console.borrow().contains("other network interfaces"));
+        assert_eq!(converse(&mut held, Host::hello).1, GuestState::Held);
+    }
 }
 
 #[test]

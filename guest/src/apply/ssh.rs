@@ -1,8 +1,20 @@
 //! SSH host keys: the template's go, the child's own are generated after the reseed (sshd(8), FILES).
+//!
+//! Ed25519 keys, which every child gets, are made here: starting ssh-keygen(1) would take half the time that a whole
+//! identity takes. Other kinds are left to it.
 
 use super::ApplyError;
-use crate::{config::Config, root::Root, system::System};
+use crate::{
+    config::{Config, KeyKind},
+    root::Root,
+    system::System,
+};
 use ramet_proto::{SshPublicKey, message::Identity};
+use ssh_key::{
+    LineEnding, PrivateKey,
+    private::{Ed25519Keypair, KeypairData},
+};
+use zeroize::Zeroizing;
 
 const DIRECTORY: &str = "etc/ssh";
 const SSHD: &str = "usr/sbin/sshd";
@@ -23,17 +35,36 @@ pub(super) fn apply<S: System>(
     if !root.exists(SSHD)? {
         return Ok(());
     }
-    if !root.exists(SSH_KEYGEN)? {
-        return Err(ApplyError::Missing(format!("there is /{SSHD}, but no /{SSH_KEYGEN} to make its keys")));
-    }
     let comment = format!("root@{}", identity.hostname);
     for kind in &config.ssh_host_keys {
-        let file = root.outside(&format!("{DIRECTORY}/ssh_host_{kind}_key"));
-        system
-            .generate_host_key(*kind, &comment, &file)
-            .map_err(|error| ApplyError::System("generate an SSH host key", error))?;
+        let path = format!("{DIRECTORY}/ssh_host_{kind}_key");
+        match kind {
+            KeyKind::Ed25519 => ed25519(&path, &comment, root, system)?,
+            KeyKind::Ecdsa | KeyKind::Rsa if root.exists(SSH_KEYGEN)? => system
+                .generate_host_key(*kind, &comment, &root.outside(&path))
+                .map_err(|error| ApplyError::System("generate an SSH host key", error))?,
+            KeyKind::Ecdsa | KeyKind::Rsa => {
+                return Err(ApplyError::Missing(format!(
+                    "no /{SSH_KEYGEN} to make a host key of kind {kind}"
+                )));
+            }
+        }
     }
     Ok(())
+}
+
+/// Makes an Ed25519 key from 32 random bytes (RFC 8032, section 5.1.5), in the files and forms of ssh-keygen(1).
+fn ed25519<S: System>(path: &str, comment: &str, root: &Root, system: &S) -> Result<(), ApplyError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    system.random(&mut *seed).map_err(|error| ApplyError::System("draw random bytes", error))?;
+    let formed = |error: ssh_key::Error| {
+        ApplyError::System("form an SSH host key", std::io::Error::other(error.to_string()))
+    };
+    let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));
+    let key = PrivateKey::new(pair, comment).map_err(formed)?;
+    let public = key.public_key().to_openssh().map_err(formed)?;
+    root.replace(path, key.to_openssh(LineEnding::LF).map_err(formed)?.as_bytes(), 0o600)?;
+    Ok(root.replace(&format!("{path}.pub"), format!("{public}\n").as_bytes(), 0o644)?)
 }
 
 /// The public host keys, in the order of their files' names.

@@ -12,7 +12,9 @@ use std::{
     collections::VecDeque,
     fs,
     io::{PipeWriter, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::Command,
 };
 use tempfile::TempDir;
 
@@ -208,6 +210,7 @@ pub(crate) fn template() -> (TempDir, Root) {
         ("etc/ssh/ssh_host_rsa_key", "old"),
         ("etc/ssh/ssh_host_rsa_key.pub", "ssh-rsa AAAAold root@parent\n"),
         ("etc/ssh/sshd_config", "Port 22\n"),
+        ("etc/ramet/agent.toml", "ssh_host_keys = [\"ed25519\", \"ecdsa\"]\n"),
         ("usr/sbin/sshd", ""),
         ("usr/bin/ssh-keygen", ""),
         ("var/lib/systemd/random-seed", "the seed all children share......."),
@@ -224,7 +227,7 @@ pub(crate) fn template() -> (TempDir, Root) {
 }
 
 fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
-    apply(&Order { identity, received: Instant::now() }, root, system, &Config::default())
+    apply(&Order { identity, received: Instant::now() }, root, system, &Config::load(root).unwrap())
 }
 
 #[test]
@@ -243,7 +246,7 @@ fn everything_is_applied_and_read_back_and_twice_is_as_good_as_once() {
         );
         assert!(evidence.unix_time_ns >= identity.unix_time_ns);
         assert_eq!(*system.seed.borrow(), [7; 64]);
-        assert_eq!(evidence.ssh_host_keys.len(), 1);
+        assert_eq!(evidence.ssh_host_keys.len(), 2);
         keys.extend(evidence.ssh_host_keys);
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
         assert_eq!(read("etc/hostname"), "web-1\n");
@@ -255,10 +258,33 @@ fn everything_is_applied_and_read_back_and_twice_is_as_good_as_once() {
         assert!(!dir.path().join("etc/ssh/ssh_host_rsa_key").exists());
         assert_eq!(
             root.names("etc/ssh").unwrap(),
-            ["ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "sshd_config"]
+            [
+                "ssh_host_ecdsa_key",
+                "ssh_host_ecdsa_key.pub",
+                "ssh_host_ed25519_key",
+                "ssh_host_ed25519_key.pub",
+                "sshd_config"
+            ]
         );
     }
-    assert_ne!(keys[0], keys[1], "keys are made anew each time");
+    assert!(keys[0] != keys[2] && keys[1] != keys[3], "keys are made anew each time");
+}
+
+/// OpenSSH's own opinion of a key that was made here.
+#[test]
+fn an_ed25519_key_is_one_that_openssh_reads() {
+    let (dir, root) = template();
+    let evidence = apply_to(&root, &Fake::new(), &identity()).unwrap();
+    let key = dir.path().join("etc/ssh/ssh_host_ed25519_key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let Ok(read) = Command::new("ssh-keygen").arg("-y").arg("-f").arg(&key).output() else {
+        eprintln!("skipped: there is no ssh-keygen here");
+        return;
+    };
+    let public = String::from_utf8(read.stdout).unwrap();
+    assert_eq!(public, fs::read_to_string(key.with_extension("pub")).unwrap(), "{:?}", read.stderr);
+    assert!(public.ends_with(" root@web-1\n"));
+    assert!(evidence.ssh_host_keys.contains(&public.parse().unwrap()));
 }
 
 #[test]
@@ -293,10 +319,7 @@ fn what_the_guest_lacks_is_named() {
     fs::remove_file(dir.path().join("usr/bin/ssh-keygen")).unwrap();
     let failure = apply_to(&root, &Fake::new(), &identity()).unwrap_err();
     assert_eq!((failure.step, failure.reason), (Step::SshHostKeys, Reason::Missing));
-    assert!(
-        root.read("etc/ssh/ssh_host_ed25519_key").unwrap().is_none(),
-        "the template's keys are gone anyway"
-    );
+    assert!(root.read("etc/ssh/ssh_host_rsa_key").unwrap().is_none(), "the template's keys are gone anyway");
 
     let system = Fake::new();
     system.interfaces.borrow_mut().pop();

@@ -3,12 +3,14 @@
 use crate::Case;
 use anyhow::{Context as _, Result, ensure};
 use ramet::{
+    agent::{Agent, AgentError},
     child::record::{Record, now_ms},
     fork::stages::Reserved,
     identity::{IdentityFile, InUse, complete},
     state::StateDir,
     template::Template,
 };
+use ramet_proto::AGENT_PORT;
 use ramet_tests::{TEMPLATE, World, until};
 use std::{fs, io, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,10 @@ fn nobody_gets_in_before_the_identity(world: &World) -> Result<()> {
             );
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
+        // As any user of the host can: from a port that takes no privilege.
+        let anybody = VsockStream::connect(VsockAddr::new(cid, AGENT_PORT)).await;
+        let answer = Agent::greet(anybody.context("the agent listens")?).await;
+        ensure!(matches!(answer, Err(AgentError::Io(_))), "the agent heeds any user of the host: {answer:?}");
         let console = fs::read_to_string(world.child_file("held", "console.log")).unwrap_or_default();
         ensure!(!console.contains("login"), "the console prompts before the identity:\n{console}");
         ensure!(frames()? == 0, "the parent's address was seen on the wire");
