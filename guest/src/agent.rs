@@ -89,7 +89,7 @@ impl<'a, S: System> Agent<'a, S> {
         match Record::load(root) {
             Ok(Some(record)) if agent.is_still(&record) => agent.pass(record.instance_id)?,
             Ok(Some(_)) => {
-                system.console("held: this disk's identity is of a machine with other network interfaces")
+                system.console("held: this disk's identity is of a machine with other network interfaces");
             }
             Ok(None) => {}
             // Whoever this was, it is not known now: the host has to say.

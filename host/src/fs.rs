@@ -1,5 +1,6 @@
 //! File operations whose errors name the file, and writes that survive a crash.
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::{
     fs, io,
     io::Write as _,
@@ -50,7 +51,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().at("write", &temporary)?;
+    write().at("write", &temporary).inspect_err(|_| {
+        // Half a file is of no use, least of all on a full disk.
+        let _ = fs::remove_file(&temporary);
+    })?;
     fs::rename(&temporary, path).at("replace", path)?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
@@ -60,10 +64,25 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
     fs::File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
+/// Whether there is no room left where `dir` is, not even for the first files of a child. Found out by trying: the
+/// number of free blocks (statvfs(3)) tells nothing of quotas.
+#[must_use]
+pub fn is_full(dir: &Path) -> bool {
+    const ROOM: i64 = 1 << 20;
+    let tried = tempfile::tempfile_in(dir)
+        .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, ROOM)?))
+        .map_err(|error| error.kind());
+    matches!(tried, Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// Removes a directory tree so that whoever lists its parent sees it whole or not at all: it is renamed to a hidden
 /// name first, and [`sweep`] finishes what a crash left.
 pub fn remove_tree(dir: &Path) -> Result<(), FsError> {
-    remove_hidden(&hide(dir)?)
+    match hide(dir) {
+        // Not even for another name is there room.
+        Err(error) if error.source.kind() == io::ErrorKind::StorageFull => remove_hidden(dir),
+        hidden => remove_hidden(&hidden?),
+    }
 }
 
 /// The first half of [`remove_tree`]: fast, and afterwards the name is free.
@@ -126,6 +145,12 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_system_with_room_is_not_full() {
+        assert!(!is_full(tempfile::tempdir().unwrap().path()));
+        assert!(!is_full(Path::new("/nonexistent")));
     }
 
     #[test]

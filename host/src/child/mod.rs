@@ -229,12 +229,18 @@ pub fn create(state: &StateDir, record: &Record) -> Result<(PathBuf, File), Chil
     use std::os::unix::fs::DirBuilderExt as _;
     let making = fs::unfinished(&state.children(), record.name.as_str());
     std::fs::DirBuilder::new().mode(0o700).create(&making).at("create", &making)?;
-    let mine =
-        lock::attempt(&making.join(files::LOCK))?.ok_or_else(|| ChildError::Busy(record.name.clone()))?;
-    record.write(&making)?;
-    let dir = state.child(&record.name);
-    std::fs::rename(&making, &dir).at("create", &dir)?;
-    Ok((dir, mine))
+    let fill = || {
+        let mine = lock::attempt(&making.join(files::LOCK))?;
+        let mine = mine.ok_or_else(|| ChildError::Busy(record.name.clone()))?;
+        record.write(&making)?;
+        let dir = state.child(&record.name);
+        std::fs::rename(&making, &dir).at("create", &dir)?;
+        Ok((dir, mine))
+    };
+    fill().inspect_err(|_| {
+        // If that fails, too, the next fork sweeps it.
+        let _ = fs::remove_hidden(&making);
+    })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::{
         self, ChildError, RemoveError,
         record::{Record, now_ms},
     },
-    fs::{FsError, sweep},
+    fs::{FsError, is_full, sweep},
     identity::{IdentityError, InUse},
     net::NetError,
     qemu::{process::ProcessError, qmp::QmpError, version::QemuVersion},
@@ -40,7 +40,11 @@ use crate::{
 use futures::{StreamExt as _, stream};
 use plan::{Naming, PlanError};
 use stages::{Identified, Ready, Reserved, Resumed, Seat};
-use std::{fs::File, io};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Up to which stop line a fork goes before it returns.
@@ -124,6 +128,15 @@ pub enum ForkError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// There was no room for what was tried.
+    #[error("failed while the file system of {} was full (make room there, then try again)", dir.display())]
+    Full {
+        /// A directory on it.
+        dir: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<ForkError>,
+    },
     /// The system has no random numbers.
     #[error("the system has no random numbers")]
     Random,
@@ -155,6 +168,18 @@ pub enum ForkError {
     },
 }
 
+impl ForkError {
+    /// Says so if there is no room left in `dir`: QEMU does not always know why a write failed. To be asked before
+    /// undoing makes room.
+    fn or_full(self, dir: &Path) -> Self {
+        match self {
+            Self::Interrupted | Self::Qmp(QmpError::NoSpace(_)) => self,
+            error if is_full(dir) => Self::Full { dir: dir.to_owned(), source: Box::new(error) },
+            error => error,
+        }
+    }
+}
+
 /// Forks. On any error, and when `cancel` is, nothing is left of any child: all or none.
 pub async fn fork(
     state: &StateDir,
@@ -166,7 +191,8 @@ pub async fn fork(
     let template = Template::open(state, &request.template)?;
     let count = request.naming.count();
     admission::check_fork(&template, u64::try_from(count).unwrap_or(u64::MAX), state.root())?;
-    let reserved = reserve(state, &template, request, started_ms)?;
+    let reserved =
+        reserve(state, &template, request, started_ms).map_err(|error| error.or_full(&state.children()))?;
     progress.say(&format!("forking {count} of {}", template.name));
     // The first failure stops the others: what they would make is to be undone anyway.
     let stop = cancel.child_token();

@@ -17,7 +17,7 @@ use crate::{
         self,
         argv::{Begin, Cable, Ram, Vm},
         process::{self, Process},
-        qmp::Qmp,
+        qmp::{Qmp, unless_paused},
     },
     state::StateDir,
     template::{self, Template},
@@ -58,6 +58,8 @@ pub(crate) struct Seat<'a> {
 
 /// What a stage made, undone.
 trait Undo {
+    fn seat(&self) -> &Seat<'_>;
+
     async fn undo(self) -> Result<(), ForkError>;
 }
 
@@ -70,6 +72,7 @@ async fn or_undo<S: Undo, T>(
     match stop.run_until_cancelled(step(&mut stage)).await.unwrap_or(Err(ForkError::Interrupted)) {
         Ok(value) => Ok((stage, value)),
         Err(error) => {
+            let error = error.or_full(&stage.seat().dir);
             stage.undo().await?;
             Err(error)
         }
@@ -114,7 +117,8 @@ impl Seat<'_> {
             cable: Cable::Plugged,
             cid: cid.cid(),
         };
-        Ok(Process::spawn(&self.dir, &vm.argv(), cid)?)
+        let largest = process::largest_file(self.template.manifest.disk_size, 0);
+        Ok(Process::spawn(&self.dir, &vm.argv(), cid, largest)?)
     }
 
     /// Connects the child's NICs to their bridges.
@@ -130,18 +134,18 @@ impl Seat<'_> {
     /// Dials the guest's agent for as long as its QEMU lives.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name, cid = self.record.cid), err(level = "debug"))]
     pub(crate) async fn dial(&self, wait: Duration, during: &'static str) -> Result<Agent, ForkError> {
-        Agent::dial(self.record.cid, wait, || match process::running(&self.dir)? {
+        let dialed = Agent::dial(self.record.cid, wait, || match process::running(&self.dir)? {
             Some(_) => Ok(()),
             None => Err(ForkError::Ended { during, console: child::console_tail(&self.dir, 8) }),
-        })
-        .await
+        });
+        unless_paused(&self.dir, dialed).await?
     }
 
     /// Gives the guest its identity, checks what it reports, keeps that, and lets its gate open.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn identify(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
         let from = now_ns();
-        let report = agent.identify(self.identity(from)?, APPLY).await;
+        let report = unless_paused(&self.dir, agent.identify(self.identity(from)?, APPLY)).await?;
         let evidence = match report {
             Ok(evidence) => evidence,
             Err(error) => return Err(self.or_ended(error, "being given its identity").await),
@@ -166,7 +170,7 @@ impl Seat<'_> {
     /// Waits for the end of the guest's boot.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn ready(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
-        if let Err(error) = agent.ready(BOOT).await {
+        if let Err(error) = unless_paused(&self.dir, agent.ready(BOOT)).await? {
             return Err(self.or_ended(error, "finishing its boot").await);
         }
         self.record.timings_ms.ready.get_or_insert(self.record.elapsed_ms());
@@ -226,6 +230,7 @@ impl Seat<'_> {
             Ok(mut agent) => self.ready(&mut agent).await,
             Err(error) => Err(error),
         };
+        let finished = finished.map_err(|error| error.or_full(&self.dir));
         if let Err(error) = &finished {
             if self.record.stage == Stage::Resumed {
                 process::kill(&self.dir).await?;
@@ -307,6 +312,10 @@ impl<'a> Reserved<'a> {
 }
 
 impl Undo for Reserved<'_> {
+    fn seat(&self) -> &Seat<'_> {
+        &self.0
+    }
+
     async fn undo(self) -> Result<(), ForkError> {
         self.0.remove()
     }
@@ -337,6 +346,10 @@ impl<'a> Spawned<'a> {
 }
 
 impl<P> Undo for Spawned<'_, P> {
+    fn seat(&self) -> &Seat<'_> {
+        &self.seat
+    }
+
     async fn undo(self) -> Result<(), ForkError> {
         self.seat.end_and_remove().await
     }
@@ -374,6 +387,10 @@ impl Seat<'_> {
 }
 
 impl Undo for Resumed<'_> {
+    fn seat(&self) -> &Seat<'_> {
+        &self.0
+    }
+
     async fn undo(self) -> Result<(), ForkError> {
         self.0.end_and_remove().await
     }
@@ -406,6 +423,10 @@ impl<'a> Identified<'a> {
 }
 
 impl Undo for Identified<'_> {
+    fn seat(&self) -> &Seat<'_> {
+        &self.seat
+    }
+
     async fn undo(self) -> Result<(), ForkError> {
         self.seat.end_and_remove().await
     }

@@ -12,7 +12,13 @@ use crate::{
     vsock::ReservedCid,
 };
 use command_fds::{CommandFdExt as _, FdMapping};
-use nix::{sys::signal, unistd::Pid};
+use nix::{
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal,
+    },
+    unistd::Pid,
+};
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -62,10 +68,16 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts QEMU in `dir` with `argv`. It outlives this command, unless it is killed.
+    /// Starts QEMU in `dir` with `argv`. It outlives this command, unless it is killed. No file that it writes grows
+    /// past `largest` bytes.
     ///
     /// The descriptor in `cid` goes over to QEMU, and the CID with it.
-    pub fn spawn(dir: &Path, argv: &[OsString], cid: ReservedCid) -> Result<Self, ProcessError> {
+    pub fn spawn(
+        dir: &Path,
+        argv: &[OsString],
+        cid: ReservedCid,
+        largest: u64,
+    ) -> Result<Self, ProcessError> {
         let alive =
             lock::attempt(&dir.join(files::ALIVE))?.ok_or_else(|| ProcessError::Running(dir.to_owned()))?;
         for stale in [files::PID, files::QMP, files::CONSOLE] {
@@ -92,6 +104,7 @@ impl Process {
                 FdMapping { parent_fd: cid.into_fd(), child_fd: VHOST_FD },
             ])
             .map_err(|collision| ProcessError::Spawn(io::Error::other(collision)))?;
+        limit_files(&mut command, largest);
         let child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ProcessError::NotInstalled,
             _ => ProcessError::Spawn(error),
@@ -109,10 +122,11 @@ impl Process {
     pub fn check(&mut self) -> Result<(), ProcessError> {
         match self.child.try_wait().map_err(ProcessError::Spawn)? {
             None => Ok(()),
-            Some(status) => Err(ProcessError::Exited {
-                status,
-                log: console::tail(&self.dir.join(files::LOG), 5).join("; "),
-            }),
+            Some(status) => {
+                let log = console::tail(&self.dir.join(files::LOG), 5).join("; ");
+                let log = if log.is_empty() { "it printed nothing".to_owned() } else { log };
+                Err(ProcessError::Exited { status, log })
+            }
         }
     }
 
@@ -126,6 +140,34 @@ impl Process {
 }
 
 const ALIVE_FD: i32 = 3;
+
+/// The most bytes that one file of a VM needs: its disk of `disk` bytes with every cluster written and qcow2's tables,
+/// or its RAM file of `ram` bytes (0 if it has none). A guest that writes to its serial port for ever would otherwise
+/// fill the host's disk with `console.log`.
+#[must_use]
+pub fn largest_file(disk: u64, ram: u64) -> u64 {
+    const LOGS: u64 = 64 << 20;
+    disk.saturating_add(disk / 100).saturating_add(LOGS).max(ram)
+}
+
+/// Makes a write that would take a file past `bytes` fail in `command`, with EFBIG.
+fn limit_files(command: &mut Command, bytes: u64) {
+    let limit = move || {
+        // Less, if this process may not write as much itself: only root could raise that.
+        let bytes = getrlimit(Resource::RLIMIT_FSIZE)?.1.min(bytes);
+        setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?;
+        // Or the write would kill QEMU. What is ignored stays so over execve(2).
+        // SAFETY: no handler is installed.
+        #[allow(unsafe_code)]
+        unsafe { signal::signal(signal::Signal::SIGXFSZ, signal::SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes three system calls and touches no memory but its own stack.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(limit);
+    }
+}
 
 /// Whether QEMU lives in `dir`, and as which process: `None` inside while it is only just starting.
 pub fn running(dir: &Path) -> Result<Option<Option<u32>>, FsError> {
@@ -159,5 +201,29 @@ pub async fn kill(dir: &Path) -> Result<(), ProcessError> {
             return Err(ProcessError::Unkillable(dir.to_owned()));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_has_room_for_the_disk_and_for_ram() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(largest_file(100 * GIB, 0), 101 * GIB + (64 << 20));
+        assert_eq!(largest_file(GIB, 16 * GIB), 16 * GIB);
+        assert_eq!(largest_file(u64::MAX, 0), u64::MAX);
+    }
+
+    #[test]
+    fn a_write_past_the_limit_fails_and_kills_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "head -c 3000 /dev/zero > log; echo $?"]).current_dir(dir.path());
+        limit_files(&mut command, 1000);
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, b"1\n", "{output:?}");
+        assert_eq!(fs::metadata(dir.path().join("log")).unwrap().len(), 1000);
     }
 }

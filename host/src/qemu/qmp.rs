@@ -5,7 +5,7 @@ use qapi::{
     futures::{QapiStream, QmpStreamTokio},
     qmp,
 };
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, path::PathBuf, time::Duration};
 use tokio::{
     io::{ReadHalf, WriteHalf},
     net::UnixStream,
@@ -14,6 +14,9 @@ use tokio::{
 
 /// How long QEMU may take to answer a command. Even nested in an emulated host it takes milliseconds.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether QEMU has paused the guest.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why QEMU did not do as it was told.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,35 @@ pub enum QmpError {
         /// In its words.
         why: String,
     },
+    /// The guest's disk cannot grow.
+    #[error(
+        "QEMU has paused the guest, since the file system of {} is full: make room there, then try again",
+        .0.display()
+    )]
+    NoSpace(PathBuf),
+}
+
+/// Waits for `step` of the guest in `dir`, but not when QEMU has paused it: by default QEMU does that when a write to
+/// the guest's disk finds no space on the host (qemu(1), `werror=enospc`). A paused guest would never answer.
+pub async fn unless_paused<T>(dir: &Path, step: impl Future<Output = T>) -> Result<T, QmpError> {
+    let paused = async {
+        loop {
+            sleep(LOOK).await;
+            // A QEMU that cannot be asked is another failure, which `step` finds out.
+            let Ok(mut qemu) = Qmp::connect(dir).await else { continue };
+            while let Ok(now) = qemu.execute("tell its state", qmp::query_status {}).await {
+                if now.status == qmp::RunState::io_error {
+                    return;
+                }
+                sleep(LOOK).await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        result = step => Ok(result),
+        () = paused => Err(QmpError::NoSpace(dir.to_owned())),
+    }
 }
 
 /// A connection to a running QEMU.

@@ -12,7 +12,7 @@ use crate::{
     admission::{self, AdmissionError, CpuModel},
     agent::{Agent, AgentError},
     console,
-    fs::{AtPath, FsError, remove_tree, sweep, sync_dir},
+    fs::{AtPath, FsError, is_full, remove_tree, sweep, sync_dir},
     identity::{self, IdentityError, InUse},
     lock,
     name::Name,
@@ -22,7 +22,7 @@ use crate::{
         argv::{Begin, Cable, Ram, Vm},
         img::{self, ImgError},
         process::{self, Process, ProcessError},
-        qmp::{Qmp, QmpError},
+        qmp::{Qmp, QmpError, unless_paused},
         version,
     },
     state::StateDir,
@@ -86,7 +86,11 @@ pub enum CreateError {
     #[error(transparent)]
     Image(#[from] ImgError),
     /// There is no room for RAM.
-    #[error("cannot set aside {} MiB for the parent's RAM in {}", .bytes >> 20, .path.display())]
+    #[error(
+        "cannot set aside {} MiB for the parent's RAM in {} (make room there, or try less with --memory)",
+        .bytes >> 20,
+        .path.display()
+    )]
     Ram {
         /// Bytes.
         bytes: u64,
@@ -126,6 +130,15 @@ pub enum CreateError {
     /// The manifest could not be written.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// There was no room for what was tried.
+    #[error("failed while the file system of {} was full (make room there, then try again)", dir.display())]
+    Full {
+        /// A directory on it.
+        dir: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<CreateError>,
+    },
     /// The user did not want it any more.
     #[error("interrupted; nothing is left of the template")]
     Interrupted,
@@ -141,6 +154,17 @@ fn console_lines(lines: &[String]) -> String {
 impl From<AgentError> for CreateError {
     fn from(source: AgentError) -> Self {
         Self::Agent { source, console: Vec::new() }
+    }
+}
+
+impl CreateError {
+    /// Says so if there is no room left in `dir`. To be asked before undoing makes room.
+    fn or_full(self, dir: &Path) -> Self {
+        match self {
+            Self::Interrupted | Self::Qmp(QmpError::NoSpace(_)) => self,
+            error if is_full(dir) => Self::Full { dir: dir.to_owned(), source: Box::new(error) },
+            error => error,
+        }
     }
 }
 
@@ -160,15 +184,19 @@ pub async fn create(
     }
     let disk = img::inspect(&request.disk).await?;
     admission::check_create(request.memory, disk.actual_size, state.root())?;
-    let (workshop, macs) = Workshop::open(state, request).await?;
-    let result =
-        cancel.run_until_cancelled(workshop.build(request, disk.virtual_size, &macs, progress)).await;
+    let workshop = Workshop::open(state, request).map_err(|error| error.or_full(&state.templates()))?;
+    let work = async {
+        let macs = workshop.prepare(state, request).await?;
+        workshop.build(request, disk.virtual_size, &macs, progress).await
+    };
+    let result = cancel.run_until_cancelled(work).await;
     match result.unwrap_or(Err(CreateError::Interrupted)) {
         Ok(manifest) => {
             let dir = workshop.publish(state)?;
             Ok(Template { name: request.name.clone(), dir, manifest })
         }
         Err(error) => {
+            let error = error.or_full(&workshop.dir);
             progress.say("undoing");
             workshop.clear().await?;
             Err(error)
@@ -187,12 +215,9 @@ struct Workshop {
 const LOCK: &str = "lock";
 
 impl Workshop {
-    async fn open(
-        state: &StateDir,
-        request: &Request,
-    ) -> Result<(Self, Vec<ramet_proto::MacAddr>), CreateError> {
+    fn open(state: &StateDir, request: &Request) -> Result<Self, CreateError> {
         let name = request.name.clone();
-        let guard = state.lock()?;
+        let _guard = state.lock()?;
         sweep(&state.templates())?;
         if state.template(&name).exists() {
             return Err(CreateError::Exists(name));
@@ -204,16 +229,22 @@ impl Workshop {
             result => result.at("create", &dir)?,
         }
         let Some(mine) = lock::attempt(&dir.join(LOCK))? else { return Err(CreateError::Busy(name)) };
-        let workshop = Self { name, dir, _lock: mine };
-        drop(guard);
+        Ok(Self { name, dir, _lock: mine })
+    }
+
+    /// Makes the directory empty, and chooses the parent's addresses.
+    async fn prepare(
+        &self,
+        state: &StateDir,
+        request: &Request,
+    ) -> Result<Vec<ramet_proto::MacAddr>, CreateError> {
         // Whoever was killed here may have left a parent that takes a while to end.
-        workshop.clear_leftovers().await?;
+        self.clear_leftovers().await?;
         let guard = state.lock()?;
         let parents = super::parent_macs(state, &guard)?;
         let children = crate::child::identities(state, &guard)?;
         let in_use = InUse { children, parents };
-        let macs = request.nets.iter().map(|_| identity::random_mac(&in_use)).collect::<Result<_, _>>()?;
-        Ok((workshop, macs))
+        Ok(request.nets.iter().map(|_| identity::random_mac(&in_use)).collect::<Result<_, _>>()?)
     }
 
     /// Ends and removes what a killed command left, all but the lock.
@@ -254,7 +285,7 @@ impl Workshop {
         progress.say("copying the disk");
         img::convert(&request.disk, &self.dir.join(files::DISK)).await?;
         let nics: Vec<_> = macs.iter().copied().zip(request.nets.iter().cloned()).collect();
-        let parent = self.boot(request, &nics, progress).await?;
+        let parent = self.boot(request, disk_size, &nics, progress).await?;
         progress.say("keeping RAM, disk and device state");
         let backing = format!("../../templates/{}/{}", self.name, files::DISK);
         img::create_overlay(&backing, disk_size, &self.dir.join(files::OVERLAY)).await?;
@@ -284,6 +315,7 @@ impl Workshop {
     async fn boot(
         &self,
         request: &Request,
+        disk_size: u64,
         nics: &[(ramet_proto::MacAddr, NetSpec)],
         progress: &Progress,
     ) -> Result<Parent, CreateError> {
@@ -303,12 +335,16 @@ impl Workshop {
             cid: number,
         };
         progress.say("booting the parent to its gate");
-        let mut process = Process::spawn(&self.dir, &vm.argv(), cid)?;
+        let largest = process::largest_file(disk_size, request.memory);
+        let mut process = Process::spawn(&self.dir, &vm.argv(), cid, largest)?;
         let mut qmp = Qmp::connect_to_new(&mut process, &self.dir).await?;
         if qmp.version < version::OLDEST {
             return Err(CreateError::QemuTooOld(qmp.version));
         }
+        let version = qmp.version;
         let machine = qmp.machine_type(ALIAS).await?;
+        // QEMU talks to one at a time.
+        drop(qmp);
         let with_console = |error| match error {
             CreateError::Agent { source, .. } => CreateError::Agent {
                 source,
@@ -316,13 +352,14 @@ impl Workshop {
             },
             other => other,
         };
-        let dialed =
-            Agent::dial(number, request.timeout, || process.check().map_err(CreateError::from)).await;
-        let mut agent = dialed.map_err(with_console)?;
+        let dialed = Agent::dial(number, request.timeout, || process.check().map_err(CreateError::from));
+        let mut agent = unless_paused(&self.dir, dialed).await?.map_err(with_console)?;
         progress.say("suspending the parent");
-        agent.prepare(PREPARE).await.map_err(|error| with_console(error.into()))?;
+        let prepared = unless_paused(&self.dir, agent.prepare(PREPARE)).await?;
+        prepared.map_err(|error| with_console(error.into()))?;
+        let mut qmp = Qmp::connect(&self.dir).await?;
         qmp.stop().await?;
-        let parent = Parent { qemu: qmp.version, machine, agent: agent.greeting.agent.clone() };
+        let parent = Parent { qemu: version, machine, agent: agent.greeting.agent.clone() };
         drop(agent);
         qmp.save_state(files::STATE, false, SAVE).await?;
         qmp.quit().await?;

@@ -269,7 +269,7 @@ async fn restore(template: &Template, dir: &Path, ram: Ram, state: &Path) -> Res
         cable: Cable::Unplugged,
         cid: number,
     };
-    let mut process = Process::spawn(dir, &vm.argv(), cid)?;
+    let mut process = Process::spawn(dir, &vm.argv(), cid, u64::MAX)?;
     let mut qmp = Qmp::connect_to_new(&mut process, dir).await?;
     qmp.load_state(state, with_ram, Duration::from_secs(600)).await?;
     Ok(Restored { process, qmp, cid: number })

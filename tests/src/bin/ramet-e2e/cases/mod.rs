@@ -1,6 +1,7 @@
 //! The cases.
 
 mod bad_input;
+mod disk_full;
 mod gate;
 mod identity;
 mod killed;
@@ -11,8 +12,16 @@ use crate::Case;
 
 /// Those that run in any order.
 pub(crate) fn all() -> Vec<Case> {
-    [bad_input::CASES, identity::CASES, gate::CASES, lifecycle::CASES, killed::CASES, template::CASES]
-        .concat()
+    [
+        bad_input::CASES,
+        identity::CASES,
+        gate::CASES,
+        lifecycle::CASES,
+        killed::CASES,
+        disk_full::CASES,
+        template::CASES,
+    ]
+    .concat()
 }
 
 /// Those that look at what all others have left.
