@@ -371,6 +371,11 @@ impl<'a, S: System> Agent<'a, S> {
         let record = Record::of(identity);
         record.write(self.root).map_err(failed)?;
         self.pass(record.instance_id)?;
+        // Not on a reboot: journald reads both ids when it starts.
+        let restarted = self.system.restart_journal();
+        restarted.map_err(|error| {
+            failure(Step::Open, Reason::System, &format!("cannot restart journald: {error}"))
+        })?;
         Record::commit(self.root).map_err(failed)
     }
 
@@ -401,5 +406,7 @@ fn failed(step: Step, reason: Reason, detail: &str) -> GuestMessage {
     GuestMessage::Failed(failure(step, reason, detail))
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

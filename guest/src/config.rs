@@ -1,11 +1,20 @@
 //! `/etc/ramet/agent.toml`, the image owner's settings.
 
-use crate::root::{FileError, Root};
+use crate::{
+    gate::UnitName,
+    root::{FileError, Root},
+};
 use serde::Deserialize;
 use std::{fmt, time::Duration};
 
 /// Where the settings are, below the root. They may be absent.
 pub(crate) const PATH: &str = "etc/ramet/agent.toml";
+
+/// What starts before the gate by default. These keep nothing of who they are on: dbus-daemon reads the machine-id when
+/// it is first asked for it, and nobody asks in a template; logind has no session yet; console-setup loads a font.
+/// Not among them: dbus-broker, which is given the machine-id when it starts, and polkit, whose cookies come from a
+/// secret in its memory.
+const BEFORE_GATE: &[&str] = &["dbus.service", "systemd-logind.service", "console-setup.service"];
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,15 +29,27 @@ pub(crate) enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
+    /// Services, and sockets that listen on a network, that start before the gate, in the template.
+    pub(crate) before_gate: Vec<UnitName>,
     /// Which kinds of SSH host keys a child gets.
     pub(crate) ssh_host_keys: Vec<KeyKind>,
     /// How long a forked child waits for its identity before it powers off.
     identify_timeout_seconds: u64,
+    /// How long each of the site's appliers may take.
+    site_applier_timeout_seconds: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { ssh_host_keys: vec![KeyKind::Ed25519], identify_timeout_seconds: 120 }
+        Self {
+            before_gate: BEFORE_GATE
+                .iter()
+                .filter_map(|name| UnitName::try_from((*name).to_owned()).ok())
+                .collect(),
+            ssh_host_keys: vec![KeyKind::Ed25519],
+            identify_timeout_seconds: 120,
+            site_applier_timeout_seconds: 30,
+        }
     }
 }
 
@@ -43,15 +64,31 @@ impl Config {
         Duration::from_secs(self.identify_timeout_seconds)
     }
 
+    /// How long each of the site's appliers may take.
+    pub(crate) fn site_applier_timeout(&self) -> Duration {
+        Duration::from_secs(self.site_applier_timeout_seconds)
+    }
+
     fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
         if config.identify_timeout_seconds == 0 {
             return Err(ConfigError::Form("identify_timeout_seconds is 0: no child could ever open".into()));
         }
+        if config.site_applier_timeout_seconds == 0 {
+            return Err(ConfigError::Form(
+                "site_applier_timeout_seconds is 0: no applier could ever end".into(),
+            ));
+        }
         if (1..config.ssh_host_keys.len())
             .any(|n| config.ssh_host_keys[..n].contains(&config.ssh_host_keys[n]))
         {
             return Err(ConfigError::Form("ssh_host_keys names a kind twice".into()));
+        }
+        if config.before_gate.iter().any(|name| name.as_str() == crate::boot::UNIT) {
+            return Err(ConfigError::Form(format!(
+                "before_gate names {}, the gate itself",
+                crate::boot::UNIT
+            )));
         }
         Ok(config)
     }
@@ -89,7 +126,12 @@ mod tests {
             .filter_map(|l| l.strip_prefix('#'))
             .filter(|l| !l.starts_with(' '))
             .fold(String::new(), |all, line| all + line + "\n");
-        assert!(uncommented.contains("ssh_host_keys") && uncommented.contains("identify_timeout_seconds"));
+        assert!(
+            uncommented.contains("before_gate")
+                && uncommented.contains("ssh_host_keys")
+                && uncommented.contains("identify_timeout_seconds")
+                && uncommented.contains("site_applier_timeout_seconds")
+        );
         assert_eq!(Config::parse(&uncommented).unwrap(), Config::default());
     }
 
@@ -103,7 +145,12 @@ mod tests {
             "ssh_host_key = []",
             "ssh_host_keys = [\"dsa\"]",
             "identify_timeout_seconds = 0",
+            "site_applier_timeout_seconds = 0",
             "x",
+            "before_gate = [\"dbus\"]",
+            "before_gate = [\"../dbus.service\"]",
+            "before_gate = [\"ramet-agent.service\"]",
+            "before_gate = \"dbus.service\"",
             "ssh_host_keys = [\"rsa\", \"rsa\"]",
         ] {
             assert!(Config::parse(bad).is_err(), "{bad}");

@@ -10,18 +10,18 @@ use crate::{
     trim, warm,
 };
 use nix::{
-    mount::{MntFlags, umount2},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime, clock_settime},
 };
-use ramet_proto::{Hostname, MacAddr};
+use ramet_proto::{Hostname, MacAddr, Sid};
 use sd_notify::NotifyState;
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -30,6 +30,9 @@ const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long one question to systemd may take.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long Samba's net may take.
+const NET_LIMIT: Duration = Duration::from_secs(20);
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -71,6 +74,15 @@ impl System for Linux {
         Ok(())
     }
 
+    fn cover(&self, file: &Path, over: &Path) -> io::Result<()> {
+        self.uncover(over)?;
+        let none = None::<&str>;
+        mount(Some(file), over, none, MsFlags::MS_BIND, none)?;
+        // Only a second call heeds flags.
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        Ok(mount(none, over, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, none)?)
+    }
+
     fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         Netlink::connect()?.interfaces()
     }
@@ -87,6 +99,14 @@ impl System for Linux {
         let mut command = Command::new("ssh-keygen");
         command.args(["-q", "-t", &kind.to_string(), "-N", "", "-C", comment, "-f"]).arg(file);
         process::output(&mut command, KEYGEN_LIMIT).map(drop)
+    }
+
+    fn local_sid(&self) -> io::Result<String> {
+        process::output(Command::new("net").arg("getlocalsid"), NET_LIMIT)
+    }
+
+    fn set_local_sid(&self, sid: &Sid) -> io::Result<()> {
+        process::output(Command::new("net").args(["setlocalsid", &sid.to_string()]), NET_LIMIT).map(drop)
     }
 
     fn local_cid(&self) -> io::Result<u32> {
@@ -126,6 +146,14 @@ impl System for Linux {
         sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("The gate is open.")])
     }
 
+    fn restart_journal(&self) -> io::Result<()> {
+        let mut command = Command::new("systemctl");
+        command.args(["--no-block", "try-restart", "systemd-journald.service"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        std::thread::spawn(move || child.wait());
+        Ok(())
+    }
+
     fn watch_boot(&self) -> io::Result<BootWatch> {
         BootWatch::systemd()
     }
@@ -154,10 +182,7 @@ fn covered(mountinfo: &[u8], path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::{
-        mount::{MsFlags, mount},
-        sched::{CloneFlags, unshare},
-    };
+    use nix::sched::{CloneFlags, unshare};
 
     #[test]
     fn the_kernel_answers() {
@@ -184,6 +209,31 @@ mod tests {
         let public = fs::read_to_string(dir.path().join("ssh_host_ecdsa_key.pub")).unwrap();
         assert!(public.starts_with("ecdsa-sha2-nistp256 ") && public.ends_with(" root@web-1\n"), "{public}");
         assert!(Linux.generate_host_key(KeyKind::Ecdsa, "root@web-1", &file).is_err());
+    }
+
+    #[test]
+    fn a_file_covers_another_and_cannot_be_written() {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("skipped: mounting takes root");
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let ours = dir.path().join("boot_id");
+            fs::write(&ours, "ours").unwrap();
+            let kernels = Path::new("/proc/sys/kernel/random/boot_id");
+            Linux.cover(&ours, kernels).unwrap();
+            assert_eq!(fs::read_to_string(kernels).unwrap(), "ours");
+            assert_eq!(fs::write(kernels, "x").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+            fs::write(&ours, "below it can").unwrap();
+            umount2(kernels, MntFlags::MNT_DETACH).unwrap();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod channel;
 mod config;
 mod entropy;
 mod fork;
+mod gate;
 mod limits;
 mod linux;
 mod netlink;
@@ -22,24 +23,43 @@ mod system;
 mod trim;
 mod warm;
 
-use std::{path::Path, process::ExitCode};
+use gate::{doctor, generator, show};
+use root::{FileError, Root};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 use system::System;
 
 const HELP: &str = "\
 Holds this machine's boot until a Ramet host has given it an identity.
 
-Usage: ramet-agent serve        what ramet-agent.service runs
+Usage: ramet-agent serve                               what ramet-agent.service runs
+       ramet-agent gate show [--root DIR] [--json]     which units start before the gate, and which wait
+       ramet-agent doctor [--root DIR] [--json]        what is open, or will not work; exits with 1 if anything is
        ramet-agent --help
        ramet-agent --version
+
+DIR is the root of another system, such as an image that is being built.
 
 Settings: /etc/ramet/agent.toml
 ";
 
+/// What is asked of the files of a system.
+struct Question<'a> {
+    root: &'a str,
+    json: bool,
+}
+
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut arguments = std::env::args_os();
+    let program = arguments.next();
+    let arguments: Vec<OsString> = arguments.collect();
+    if generator::is_called(program.as_ref()) {
+        return generator::run(&arguments);
+    }
     let arguments: Option<Vec<_>> = arguments.iter().map(|argument| argument.to_str()).collect();
     match arguments.as_deref() {
         Some(["serve"]) => serve(),
+        Some(["gate", "show", options @ ..]) => ask(options, show::run),
+        Some(["doctor", options @ ..]) => ask(options, doctor::run),
         Some(["--help" | "-h" | "help"]) => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -48,16 +68,49 @@ fn main() -> ExitCode {
             println!("ramet-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        _ => {
-            eprint!("{HELP}");
-            ExitCode::from(2)
-        }
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprint!("{HELP}");
+    ExitCode::from(2)
+}
+
+fn ask(options: &[&str], answer: fn(&Root, bool) -> Result<ExitCode, FileError>) -> ExitCode {
+    let Some(question) = question(options) else { return usage() };
+    Root::open(Path::new(question.root)).and_then(|root| answer(&root, question.json)).unwrap_or_else(
+        |error| {
+            eprintln!("ramet-agent: {}", apply::chain(&error));
+            ExitCode::FAILURE
+        },
+    )
+}
+
+fn question<'a>(mut options: &[&'a str]) -> Option<Question<'a>> {
+    let mut question = Question { root: "/", json: false };
+    loop {
+        options = match options {
+            [] => return Some(question),
+            ["--json", rest @ ..] => {
+                question.json = true;
+                rest
+            }
+            ["--root", root, rest @ ..] => {
+                question.root = root;
+                rest
+            }
+            [option, rest @ ..] => {
+                question.root = option.strip_prefix("--root=")?;
+                rest
+            }
+        };
     }
 }
 
 fn serve() -> ExitCode {
     let system = linux::Linux;
-    let reason = match root::Root::open(Path::new("/")) {
+    let reason = match Root::open(Path::new("/")) {
         Ok(root) => serve::serve(&root, &system).to_string(),
         Err(error) => apply::chain(&error),
     };

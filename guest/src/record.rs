@@ -66,7 +66,7 @@ impl Record {
     /// Writes it where it does not count yet: a disk that is full or cannot be written shows now.
     pub(crate) fn write(&self, root: &Root) -> Result<(), RecordError> {
         let text = toml::to_string(self).map_err(RecordError::Encode)?;
-        root.make_dir(DIRECTORY)?;
+        root.make_dir(DIRECTORY, 0o700)?;
         Ok(root.replace(PENDING, text.as_bytes(), 0o600)?)
     }
 
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         let (dir, root) = root();
-        root.make_dir(DIRECTORY).unwrap();
+        root.make_dir(DIRECTORY, 0o700).unwrap();
         for bad in ["", "format = 1\n", "format = 2\nfuture = true\n", "\0"] {
             std::fs::write(dir.path().join(PATH), bad).unwrap();
             assert!(Record::load(&root).is_err(), "{bad:?}");

@@ -6,7 +6,7 @@
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat},
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat, renameat},
     sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat},
     unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
 };
@@ -31,6 +31,13 @@ pub(crate) struct FileError {
     source: io::Error,
 }
 
+impl FileError {
+    /// Whether the system said `errno`.
+    pub(crate) fn is(&self, errno: Errno) -> bool {
+        self.source.raw_os_error() == Some(errno as i32)
+    }
+}
+
 /// An open root directory.
 pub(crate) struct Root {
     dir: OwnedFd,
@@ -52,16 +59,42 @@ impl Root {
 
     /// What the file at `path` holds, or `None` where there is none.
     pub(crate) fn read(&self, path: &str) -> Result<Option<String>, FileError> {
+        let text = self.bytes(path)?.map(String::from_utf8).transpose();
+        text.map_err(|error| FileError {
+            what: "read",
+            path: path.into(),
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        })
+    }
+
+    /// As [`Root::read`], but what is no UTF-8 is replaced.
+    pub(crate) fn read_lossy(&self, path: &str) -> Result<Option<String>, FileError> {
+        Ok(self.bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, FileError> {
         let Some(fd) = optional(self.at(path, OFlag::O_RDONLY)).map_err(failed("open", path))? else {
             return Ok(None);
         };
-        let mut text = String::new();
-        File::from(fd).take(MAX_FILE).read_to_string(&mut text).map_err(|source| FileError {
+        let mut bytes = Vec::new();
+        File::from(fd).take(MAX_FILE).read_to_end(&mut bytes).map_err(|source| FileError {
             what: "read",
             path: path.into(),
             source,
         })?;
-        Ok(Some(text))
+        Ok(Some(bytes))
+    }
+
+    /// Where the symbolic link at `path` leads, or `None` where there is none.
+    pub(crate) fn link(&self, path: &str) -> Result<Option<String>, FileError> {
+        let link = self.parent(path).and_then(|(dir, name)| readlinkat(&dir, name));
+        match link {
+            // Something that is no link.
+            Err(Errno::EINVAL) => Ok(None),
+            link => Ok(optional(link)
+                .map_err(failed("follow", path))?
+                .map(|to| to.to_string_lossy().into_owned())),
+        }
     }
 
     /// Whether there is something at `path`, a symbolic link that leads nowhere included.
@@ -72,6 +105,26 @@ impl Root {
     /// Whether there is a regular file, not a symbolic link to one, at `path`.
     pub(crate) fn is_regular(&self, path: &str) -> Result<bool, FileError> {
         Ok(self.stat(path)?.is_some_and(|stat| kind(&stat) == SFlag::S_IFREG))
+    }
+
+    /// Whether there is a directory, not a symbolic link to one, at `path`.
+    pub(crate) fn is_dir(&self, path: &str) -> Result<bool, FileError> {
+        Ok(self.stat(path)?.is_some_and(|stat| kind(&stat) == SFlag::S_IFDIR))
+    }
+
+    /// Whether there is a file or directory, not a symbolic link, at `path` that belongs to who runs this and that
+    /// nobody else can write.
+    pub(crate) fn is_private(&self, path: &str) -> Result<bool, FileError> {
+        Ok(self.stat(path)?.is_some_and(|stat| {
+            matches!(kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR)
+                && stat.st_uid == Uid::effective().as_raw()
+                && stat.st_mode & 0o022 == 0
+        }))
+    }
+
+    /// Whether the file at `path` has an executable bit.
+    pub(crate) fn is_executable(&self, path: &str) -> Result<bool, FileError> {
+        Ok(self.stat(path)?.is_some_and(|stat| stat.st_mode & 0o111 != 0))
     }
 
     /// The length of the file at `path`, or `None` where there is none.
@@ -133,6 +186,20 @@ impl Root {
         renameat(&dir, temporary.as_str(), &dir, name).map_err(failed("replace", path))
     }
 
+    /// Writes `text` to the file at `path`, which is there and stays the same file: one of /proc/sys, for one.
+    pub(crate) fn write(&self, path: &str, text: &str) -> Result<(), FileError> {
+        let fd = self.at(path, OFlag::O_WRONLY | OFlag::O_TRUNC).map_err(failed("open", path))?;
+        let written = File::from(fd).write_all(text.as_bytes());
+        written.map_err(|source| FileError { what: "write", path: path.into(), source })
+    }
+
+    /// Gives the file or directory at `path`, not what a symbolic link there leads to, to `uid` and `gid`, with `mode`.
+    pub(crate) fn give(&self, path: &str, uid: u32, gid: u32, mode: u32) -> Result<(), FileError> {
+        let fd = self.at(path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW).map_err(failed("open", path))?;
+        fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed("give away", path))?;
+        fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(failed("set the mode of", path))
+    }
+
     /// Renames a file within its directory, and the new name is on the disk when this returns (rename(2), fsync(2)).
     pub(crate) fn rename_durably(&self, from: &str, to: &str) -> Result<(), FileError> {
         let renamed = self.parent(from).and_then(|(dir, name)| {
@@ -143,10 +210,10 @@ impl Root {
         renamed.map_err(failed("rename", from))
     }
 
-    /// Makes the directory at `path`, mode 0700, unless it is there.
-    pub(crate) fn make_dir(&self, path: &str) -> Result<(), FileError> {
-        let made =
-            self.parent(path).and_then(|(dir, name)| nix::sys::stat::mkdirat(&dir, name, Mode::S_IRWXU));
+    /// Makes the directory at `path` with `mode`, unless it is there.
+    pub(crate) fn make_dir(&self, path: &str, mode: u32) -> Result<(), FileError> {
+        let mode = Mode::from_bits_truncate(mode);
+        let made = self.parent(path).and_then(|(dir, name)| nix::sys::stat::mkdirat(&dir, name, mode));
         match made {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(error) => Err(failed("make the directory", path)(error)),
@@ -229,8 +296,8 @@ mod tests {
         assert!(!root.remove("a/b").unwrap());
         assert!(root.names("a").unwrap().is_empty());
         assert!(root.replace("a/b", b"", 0o644).is_err(), "no directory is made in passing");
-        root.make_dir("a").unwrap();
-        root.make_dir("a").unwrap();
+        root.make_dir("a", 0o700).unwrap();
+        root.make_dir("a", 0o700).unwrap();
         root.replace("a/b", b"", 0o644).unwrap();
         assert!(root.remove("a/b").unwrap());
     }

@@ -5,6 +5,7 @@ use crate::{
     apply::chain,
     channel::wait,
     config::Config,
+    gate,
     limits::Limits,
     root::Root,
     system::System,
@@ -26,8 +27,11 @@ const DEVICE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Serves until the gate must never open; says why. Once it is open, serves for as long as the machine runs.
 pub(crate) fn serve<S: System>(root: &Root, system: &S) -> Failure {
+    let refused = |error: &dyn std::error::Error| failure(Step::Hello, Reason::System, &chain(error));
     let agent = Config::load(root)
-        .map_err(|error| failure(Step::Hello, Reason::System, &chain(&error)))
+        .map_err(|error| refused(&error))
+        // A gate that does not hold must not be one.
+        .and_then(|config| gate::is_sound(root).map(|()| config).map_err(|error| refused(&error)))
         .and_then(|config| Agent::start(root, system, config, Limits::DEFAULT));
     let result = agent.and_then(|mut agent| {
         let listener = listen(&mut agent)?;

@@ -6,7 +6,7 @@ use crate::{
     config::KeyKind,
     netlink::{Interface, NetlinkError},
 };
-use ramet_proto::{Hostname, MacAddr};
+use ramet_proto::{Hostname, MacAddr, Sid};
 use std::{io, path::Path};
 
 /// The guest's kernel and service manager.
@@ -26,6 +26,9 @@ pub(crate) trait System {
     fn set_hostname(&self, name: &Hostname) -> io::Result<()>;
     /// Takes away whatever is mounted over the file `path`.
     fn uncover(&self, path: &Path) -> io::Result<()>;
+    /// Mounts `file`, read-only, over the file `over`, in place of what is mounted there (mount(2), `MS_BIND`). Services
+    /// see it, too, but for those with a /proc of their own.
+    fn cover(&self, file: &Path, over: &Path) -> io::Result<()>;
     /// Every network interface.
     fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError>;
     /// Makes the interface administratively down.
@@ -34,6 +37,10 @@ pub(crate) trait System {
     fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError>;
     /// Generates an SSH host key at `file` and its public half at `file`.pub (ssh-keygen(1)).
     fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()>;
+    /// Samba's SID of this machine (net(8), `getlocalsid`), as net shows it.
+    fn local_sid(&self) -> io::Result<String>;
+    /// Sets Samba's SID of this machine (net(8), `setlocalsid`).
+    fn set_local_sid(&self, sid: &Sid) -> io::Result<()>;
     /// The guest's own context id (vsock(7), `IOCTL_VM_SOCKETS_GET_LOCAL_CID`).
     fn local_cid(&self) -> io::Result<u32>;
     /// The service manager's queue.
@@ -46,6 +53,8 @@ pub(crate) trait System {
     fn trim(&self);
     /// Opens the gate: tells the service manager that the agent's unit is started (`sd_notify(3)`, `READY=1`).
     fn open_gate(&self) -> io::Result<()>;
+    /// Has journald started again, without waiting for it: it keeps the machine-id and the boot id it began with.
+    fn restart_journal(&self) -> io::Result<()>;
     /// A watch on the end of boot.
     fn watch_boot(&self) -> io::Result<BootWatch>;
     /// Shows a line on the console and in the journal.

@@ -1,101 +1,224 @@
-//! The units that are shipped: whatever lets somebody in, or shows an identity, waits for the gate.
+//! The files that are shipped, with a root of typical units around them: everything waits for the gate but what has to
+//! start before it, and nothing is open when something is amiss.
 
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 const ROOTFS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rootfs");
+const AGENT: &str = env!("CARGO_BIN_EXE_ramet-agent");
+const UNITS: &str = "usr/lib/systemd/system";
 
-fn units() -> PathBuf {
-    Path::new(ROOTFS).join("usr/lib/systemd/system")
-}
+/// Units as Debian, Ubuntu and Fedora have them, in what matters here.
+const EARLY: &[(&str, &str)] = &[
+    ("systemd-udevd.service", "Before=sysinit.target"),
+    ("systemd-journald.service", "Before=sysinit.target"),
+    (
+        "systemd-tmpfiles-setup.service",
+        "After=local-fs.target systemd-sysusers.service\nBefore=sysinit.target",
+    ),
+    ("systemd-fsck@.service", "Before=shutdown.target"),
+    ("systemd-resolved.service", "Before=sysinit.target network.target"),
+    ("systemd-timesyncd.service", "Before=time-set.target sysinit.target"),
+    ("systemd-poweroff.service", "After=shutdown.target umount.target final.target"),
+    ("lvm2-monitor.service", "Before=local-fs-pre.target shutdown.target"),
+    ("apparmor.service", "Before=sysinit.target"),
+    ("nftables.service", "Before=network-pre.target shutdown.target"),
+];
+const EARLY_BUT_HELD: &[(&str, &str)] = &[
+    ("systemd-networkd.service", "Before=network.target multi-user.target"),
+    ("systemd-networkd-wait-online.service", "Before=network-online.target"),
+    ("networking.service", "After=local-fs.target\nBefore=network.target"),
+    ("ifup@.service", ""),
+    ("connman.service", "Before=network.target"),
+    ("cloud-init-local.service", "Before=network-pre.target sysinit.target"),
+    ("cloud-init.service", "Before=sysinit.target sshd.service"),
+    ("open-vm-tools.service", "Before=cloud-init-local.service"),
+    ("open-iscsi.service", "Before=remote-fs-pre.target"),
+    ("iscsid.service", "Before=remote-fs-pre.target"),
+    ("dbus-broker.service", "Before=basic.target"),
+    ("rpcbind.service", "Before=remote-fs-pre.target"),
+    ("ifupdown-wait-online.service", "Before=network-online.target"),
+    ("debug-shell.service", ""),
+    ("emergency.service", "Before=shutdown.target"),
+    ("rescue.service", "Before=shutdown.target"),
+];
+const HELD: &[(&str, &str)] = &[
+    ("getty@.service", "After=systemd-user-sessions.service"),
+    ("ssh.service", ""),
+    ("sshd@.service", ""),
+    ("NetworkManager.service", "Before=network.target"),
+    ("gdm.service", ""),
+    ("cron.service", ""),
+    ("polkit.service", ""),
+    ("an-app-nobody-thought-of.service", ""),
+    ("ssh.socket", "Before=sockets.target\n[Socket]\nListenStream=22"),
+    ("cockpit.socket", "[Socket]\nListenStream=9090"),
+];
+const OWNERS: &[(&str, &str)] = &[("dbus.service", ""), ("systemd-logind.service", "")];
+const LET_BE: &[(&str, &str)] = &[("dbus.socket", "[Socket]\nListenStream=/run/dbus/system_bus_socket")];
 
-/// What the unit's drop-in says, as systemd would read it. A link that leads nowhere, or out of the tree, would be
-/// passed over by systemd without a word, and the unit would not wait.
-fn drop_in(unit: &str, name: &str) -> String {
-    let path = units().join(format!("{unit}.d")).join(name);
-    let real = path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert!(
-        real.starts_with(Path::new(ROOTFS).canonicalize().unwrap()),
-        "{} leaves the tree",
-        path.display()
-    );
-    assert!(fs::read_link(&path).unwrap().is_relative(), "{} is not relative", path.display());
-    fs::read_to_string(real).unwrap()
-}
+/// A root with the shipped files and those units.
+struct Image(tempfile::TempDir);
 
-#[test]
-fn every_way_in_waits_for_the_gate_and_stays_shut_when_it_fails() {
-    let held = [
-        "getty@.service",
-        "serial-getty@.service",
-        "console-getty.service",
-        "container-getty@.service",
-        "ssh.service",
-        "sshd.service",
-        "ssh@.service",
-        "sshd@.service",
-        "ssh.socket",
-        "sshd.socket",
-        // Made by systemd-ssh-generator(8).
-        "sshd-vsock.socket",
-        "sshd-unix-local.socket",
-        "sshd-unix-export.socket",
-        "sshd-vsock@.service",
-        "sshd-unix-local@.service",
-        "sshd-unix-export@.service",
-        "sshd-generated@.service",
-        "sshd-extra-.socket",
-        "sshd-extra-.service",
-        "systemd-user-sessions.service",
-        "user@.service",
-        "systemd-networkd.service",
-        "NetworkManager.service",
-        "networking.service",
-        "display-manager.service",
-        "cron.service",
-        "sssd.service",
-        "winbind.service",
-        "smbd.service",
-        "nmbd.service",
-        "qemu-guest-agent.service",
-        "emergency.service",
-        "rescue.service",
-        "debug-shell.service",
-    ];
-    for unit in held {
-        let text = drop_in(unit, "50-ramet-gate.conf");
-        for setting in ["Requires=ramet-agent.service", "After=ramet-agent.service"] {
-            assert!(text.lines().any(|line| line.starts_with(setting)), "{unit} lacks {setting}");
+impl Image {
+    fn new() -> Self {
+        let image = Self(tempfile::tempdir().unwrap());
+        let copied = Command::new("cp").arg("-a").arg(format!("{ROOTFS}/.")).arg(image.0.path()).status();
+        assert!(copied.unwrap().success());
+        fs::create_dir_all(image.path("usr/sbin")).unwrap();
+        fs::copy(AGENT, image.path("usr/sbin/ramet-agent")).unwrap();
+        for (units, more) in [
+            (EARLY, "DefaultDependencies=no\n"),
+            (EARLY_BUT_HELD, "DefaultDependencies=no\n"),
+            (HELD, ""),
+            (OWNERS, ""),
+            (LET_BE, ""),
+        ] {
+            for (name, text) in units {
+                image.unit(name, &format!("{more}{text}"));
+            }
         }
-        if unit.ends_with(".socket") {
-            assert!(text.contains("\nDefaultDependencies=no\n"), "{unit} would hold sockets.target");
-        }
+        image
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn unit(&self, name: &str, text: &str) {
+        let start = if name.ends_with(".service") { "[Service]\nExecStart=/bin/true\n" } else { "" };
+        fs::write(self.path(&format!("{UNITS}/{name}")), format!("{start}[Unit]\n{text}\n")).unwrap();
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        Command::new(AGENT).args(arguments).arg("--root").arg(self.0.path()).output().unwrap()
+    }
+
+    fn shown(&self, side: &str) -> BTreeSet<String> {
+        let output = self.ask(&["gate", "show", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json[side].as_array().unwrap().iter().map(|unit| unit["unit"].as_str().unwrap().to_owned()).collect()
     }
 }
 
+fn names(lists: &[&[(&str, &str)]]) -> BTreeSet<String> {
+    lists.iter().copied().flatten().map(|(name, _)| (*name).to_owned()).collect()
+}
+
 #[test]
-fn every_drop_in_leads_somewhere() {
-    let mut seen = BTreeSet::new();
-    for unit in fs::read_dir(units()).unwrap() {
-        let unit = unit.unwrap().file_name().into_string().unwrap();
-        if let Some(unit) = unit.strip_suffix(".d") {
-            for entry in fs::read_dir(units().join(format!("{unit}.d"))).unwrap() {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                assert!(drop_in(unit, &name).starts_with('#'), "{unit}/{name}");
-                seen.insert(name);
+fn everything_waits_but_the_early_and_the_owners() {
+    let image = Image::new();
+    let mut before = names(&[EARLY, OWNERS]);
+    before.insert("ramet-agent.service".to_owned());
+    assert_eq!(image.shown("before_gate"), before);
+    assert_eq!(image.shown("held"), names(&[EARLY_BUT_HELD, HELD]));
+}
+
+#[test]
+fn a_fit_image_is_told_from_an_open_one() {
+    let image = Image::new();
+    let output = image.ask(&["doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    fs::create_dir_all(image.path("etc/systemd/system/ssh.service.d")).unwrap();
+    symlink("/dev/null", image.path("etc/systemd/system/ssh.service.d/50-ramet-gate.conf")).unwrap();
+    let output = image.ask(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stdout)
+            .contains("ssh.service.d/50-ramet-gate.conf lets its unit start")
+    );
+}
+
+/// What systemd itself makes of the shipped files and of the generator's: no unknown setting and no cycle, and that there
+/// would be one if what the gate waits for had not been let go.
+#[test]
+fn systemd_reads_it_the_same_way() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: changing the root takes root");
+        return;
+    }
+    let image = Image::new();
+    // One of the directories that are searched when nothing is running.
+    let generated = image.path("run/systemd/system");
+    fs::create_dir_all(&generated).unwrap();
+    let generator = Command::new("chroot")
+        .arg(image.0.path())
+        .args(["/usr/lib/systemd/system-generators/ramet-gate", "/run/systemd/system", "/x", "/x"])
+        .output()
+        .unwrap();
+    assert!(generator.status.success(), "{generator:?}");
+    let verify = || {
+        let mut verify = Command::new("systemd-analyze");
+        verify.arg(format!("--root={}", image.0.path().display()));
+        // One that the gate waits for, and one that waits for the gate.
+        verify.args(["--man=no", "verify", "systemd-tmpfiles-setup.service", "ssh.service"]);
+        verify.output().map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let Ok(said) = verify() else {
+        eprintln!("skipped: there is no systemd-analyze here");
+        return;
+    };
+    let complaints: Vec<_> = said.lines().filter(|l| l.contains("ramet") || l.contains("cycle")).collect();
+    assert!(complaints.is_empty(), "{said}");
+    fs::remove_dir_all(generated.join("systemd-tmpfiles-setup.service.d")).unwrap();
+    let said = verify().unwrap();
+    assert!(said.contains("cycle"), "systemd does not read the drop-ins: {said}");
+}
+
+#[test]
+fn every_link_leads_somewhere_in_the_tree() {
+    fn walk(dir: &Path, links: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap() {
+                kind if kind.is_symlink() => links.push(entry.path()),
+                kind if kind.is_dir() => walk(&entry.path(), links),
+                _ => {}
             }
         }
     }
-    assert_eq!(seen.len(), 3, "{seen:?}");
+    let image = Image::new();
+    let mut links = Vec::new();
+    walk(image.0.path(), &mut links);
+    assert!(links.iter().any(|link| link.ends_with("system-generators/ramet-gate")));
+    for link in links {
+        let real = link.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", link.display()));
+        assert!(
+            real.starts_with(image.0.path().canonicalize().unwrap()),
+            "{} leaves the tree",
+            link.display()
+        );
+        assert!(fs::read_link(&link).unwrap().is_relative(), "{} is not relative", link.display());
+    }
+}
+
+/// These are made by other generators, so that ours cannot see them.
+#[test]
+fn sockets_of_systemds_ssh_generator_wait() {
+    let made =
+        ["sshd-vsock.socket", "sshd-unix-local.socket", "sshd-unix-export.socket", "sshd-extra-.socket"];
+    for unit in made {
+        let text = fs::read_to_string(format!("{ROOTFS}/{UNITS}/{unit}.d/50-ramet-gate.conf")).unwrap();
+        for setting in
+            ["Requires=ramet-agent.service", "After=ramet-agent.service ", "DefaultDependencies=no"]
+        {
+            assert!(
+                text.lines().any(|line| format!("{line} ").starts_with(setting)),
+                "{unit} lacks {setting}"
+            );
+        }
+    }
 }
 
 #[test]
 fn the_gate_fails_closed() {
-    let unit = fs::read_to_string(units().join("ramet-agent.service")).unwrap();
+    let unit = fs::read_to_string(format!("{ROOTFS}/{UNITS}/ramet-agent.service")).unwrap();
     for setting in [
         "Type=notify",
         "NotifyAccess=main",
@@ -111,41 +234,23 @@ fn the_gate_fails_closed() {
         !unit.contains("Condition"),
         "a condition that does not hold lets through whatever requires the unit"
     );
-}
-
-/// systemd's own opinion of the unit, with a root of its own. No ordering cycle, no unknown setting.
-#[test]
-fn systemd_takes_the_unit() {
-    let root = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").arg("-a").arg(format!("{ROOTFS}/.")).arg(root.path()).status().unwrap();
-    assert!(copied.success());
-    let program = root.path().join("usr/sbin/ramet-agent");
-    fs::create_dir_all(program.parent().unwrap()).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_ramet-agent"), program).unwrap();
-    let mut verify = Command::new("systemd-analyze");
-    verify.arg(format!("--root={}", root.path().display())).args([
-        "--man=no",
-        "verify",
-        "ramet-agent.service",
-    ]);
-    let Ok(output) = verify.output() else {
-        eprintln!("skipped: there is no systemd-analyze here");
-        return;
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    // What the unit is ordered after is not in this root.
-    let complaints: Vec<_> = said.lines().filter(|line| line.contains("ramet")).collect();
-    assert!(complaints.is_empty(), "{said}");
+    // Else it would wait for what is held when the generator has failed, and could not say so.
+    assert!(!unit.contains("\nAfter="), "what the gate waits for is the generator's to say");
 }
 
 #[test]
 fn arguments() {
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_ramet-agent")).args(arguments).output().unwrap();
+        let output = Command::new(AGENT).args(arguments).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     assert_eq!(run(&["--version"]), (Some(0), format!("ramet-agent {}\n", env!("CARGO_PKG_VERSION"))));
     assert!(run(&["--help"]).1.contains("Usage"));
-    assert_eq!(run(&[]), (Some(2), String::new()));
-    assert_eq!(run(&["serve", "--now"]).0, Some(2));
+    for wrong in [&[][..], &["serve", "--now"], &["gate"], &["gate", "show", "-x"], &["doctor", "--root"]] {
+        assert_eq!(run(wrong), (Some(2), String::new()), "{wrong:?}");
+    }
+    let generator =
+        Command::new(AGENT).arg0("/usr/lib/systemd/system-generators/ramet-gate").output().unwrap();
+    assert_eq!(generator.status.code(), Some(2));
+    assert_eq!(run(&["doctor", "--root", "/nowhere/at/all"]), (Some(1), String::new()));
 }

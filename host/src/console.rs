@@ -10,7 +10,11 @@ use std::{
 /// How much of the end of a log is looked at.
 const WINDOW: u64 = 16 * 1024;
 
+/// What the agent's lines on a console begin with.
+const AGENT: &str = "ramet-agent: ";
+
 /// The last `lines` lines of a log that are not blank, safe to show whatever the guest wrote. Empty if there is none.
+/// The agent's last word is among them, however much the rest of a shutdown had to say after it.
 #[must_use]
 pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
@@ -28,8 +32,12 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
         .rev()
         .map(|line| Text::new(&without_escapes(line)).as_str().trim_end().to_owned())
         .filter(|line| !line.is_empty())
-        .take(lines)
         .collect();
+    let word = tail.iter().position(|line| line.starts_with(AGENT));
+    if let Some(place) = word.filter(|place| (1..=*place).contains(&lines)) {
+        tail.swap(lines - 1, place);
+    }
+    tail.truncate(lines);
     tail.reverse();
     tail
 }
@@ -69,5 +77,10 @@ mod tests {
         assert_eq!(tail(&log, 2), ["three", "\u{fffd}"]);
         assert_eq!(tail(&log, 9), ["one", "two", "three", "\u{fffd}"]);
         assert!(tail(&dir.path().join("none"), 9).is_empty());
+
+        std::fs::write(&log, "ramet-agent: old\nramet-agent: why\n1\n2\n3\n").unwrap();
+        assert_eq!(tail(&log, 2), ["ramet-agent: why", "3"]);
+        assert_eq!(tail(&log, 4), ["ramet-agent: why", "1", "2", "3"]);
+        assert!(tail(&log, 0).is_empty());
     }
 }

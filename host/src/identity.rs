@@ -4,12 +4,18 @@ use crate::{
     fs::{AtPath, FsError},
     name::Name,
 };
-use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Sid, identity::InvalidIdentity};
+use ramet_proto::{
+    Hostname, InstanceId, MacAddr, MachineId, Sid,
+    identity::InvalidIdentity,
+    login::{AuthorizedKey, UserKeys, UserName},
+    network::{DomainName, InterfaceAddress, IpConfig, UnicastIp},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
     fs::File,
     io::Read as _,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +32,19 @@ pub struct ChildIdentity {
     pub machine_id: MachineId,
     /// The machine's own SID.
     pub machine_sid: Sid,
+    /// The static IP configurations of its NICs, in the template's order; NICs without one, and those that are left
+    /// out at the end, are as the image has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip: Vec<Option<IpConfig>>,
+    /// Users' SSH keys, in place of the template's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorized_keys: Vec<UserKeys>,
+}
+
+impl ChildIdentity {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.ip.iter().flatten().flat_map(|ip| ip.addresses.as_slice()).map(|address| address.ip())
+    }
 }
 
 /// What a user asks for in an identity file; whatever is left out is generated.
@@ -35,6 +54,16 @@ pub struct ChildIdentity {
 /// macs = ["52:54:00:12:34:56"]
 /// machine_id = "0123456789abcdef0123456789abcdef"
 /// machine_sid = "S-1-5-21-1-2-3"
+///
+/// [[ip]]
+/// addresses = ["192.0.2.7/24"]
+/// gateways = ["192.0.2.1"]
+/// dns = ["192.0.2.53"]
+/// search = ["example.org"]
+///
+/// [[authorized_keys]]
+/// user = "root"
+/// keys = ["ssh-ed25519 AAAA… jane"]
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +76,46 @@ pub struct IdentityFile {
     pub machine_id: Option<MachineId>,
     /// The machine's own SID, `S-1-5-21-…`.
     pub machine_sid: Option<Sid>,
+    /// One static IP configuration for each of the template's NICs, in their order.
+    #[serde(default)]
+    pub ip: Vec<IpEntry>,
+    /// SSH keys of users.
+    #[serde(default)]
+    pub authorized_keys: Vec<KeysEntry>,
+}
+
+/// The static IP configuration of a NIC; empty, it is as the image has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IpEntry {
+    /// Addresses with the lengths of their prefixes.
+    pub addresses: Vec<InterfaceAddress>,
+    /// Where default routes go.
+    pub gateways: Vec<UnicastIp>,
+    /// Name servers.
+    pub dns: Vec<UnicastIp>,
+    /// Domains in which short names are looked up.
+    pub search: Vec<DomainName>,
+}
+
+impl IpEntry {
+    fn config(&self) -> Result<Option<IpConfig>, IdentityError> {
+        if *self == Self::default() {
+            return Ok(None);
+        }
+        let Self { addresses, gateways, dns, search } = self.clone();
+        Ok(Some(IpConfig { addresses: addresses.try_into()?, gateways, dns, search }))
+    }
+}
+
+/// The SSH keys of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysEntry {
+    /// Who; the guest must know the user.
+    pub user: UserName,
+    /// The keys, in place of those that the user has in the template.
+    pub keys: Vec<AuthorizedKey>,
 }
 
 /// Why an identity cannot be given.
@@ -80,6 +149,27 @@ pub enum IdentityError {
         /// In the template.
         nics: usize,
     },
+    /// More static IP configurations than NICs.
+    #[error(
+        "the identity has {given} entries [[ip]] and the template {nics} NICs: give at most one for each"
+    )]
+    IpCount {
+        /// In the identity.
+        given: usize,
+        /// In the template.
+        nics: usize,
+    },
+    /// An IP address that another child has.
+    #[error("the IP address {ip} is in use by {owner}")]
+    IpInUse {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        owner: String,
+    },
+    /// The keys of one user in two places.
+    #[error("the identity has two entries [[authorized_keys]] for {0}: make them one")]
+    UserTwice(UserName),
     /// A host name that another child has.
     #[error("the host name {hostname} is in use by the child {child}")]
     HostnameInUse {
@@ -104,7 +194,7 @@ pub enum IdentityError {
         /// Who has it.
         child: Name,
     },
-    /// A generated value came out invalid.
+    /// A generated value came out invalid, or an entry `[[ip]]` has no address.
     #[error(transparent)]
     Invalid(#[from] InvalidIdentity),
     /// No randomness.
@@ -161,11 +251,18 @@ impl InUse {
             if let Some(&mac) = identity.macs.iter().find(|mac| other.macs.contains(mac)) {
                 return Err(IdentityError::MacInUse { mac, owner: format!("the child {child}") });
             }
+            if let Some(ip) = identity.addresses().find(|ip| other.addresses().any(|theirs| theirs == *ip)) {
+                return Err(IdentityError::IpInUse { ip, owner: format!("the child {child}") });
+            }
         }
         for (template, mac) in &self.parents {
             if identity.macs.contains(mac) {
                 return Err(IdentityError::MacInUse { mac: *mac, owner: format!("the template {template}") });
             }
+        }
+        let mut seen = HashSet::new();
+        if let Some(ip) = identity.addresses().find(|ip| !seen.insert(*ip)) {
+            return Err(IdentityError::IpInUse { ip, owner: "another NIC of the same child".to_owned() });
         }
         let mut seen = HashSet::new();
         match identity.macs.iter().find(|mac| !seen.insert(**mac)) {
@@ -195,6 +292,13 @@ pub fn complete(
         Some(macs) => macs.clone(),
         None => (0..nics).map(|_| random_mac(in_use)).collect::<Result<_, _>>()?,
     };
+    if file.ip.len() > nics {
+        return Err(IdentityError::IpCount { given: file.ip.len(), nics });
+    }
+    let mut users = HashSet::new();
+    if let Some(twice) = file.authorized_keys.iter().find(|entry| !users.insert(&entry.user)) {
+        return Err(IdentityError::UserTwice(twice.user.clone()));
+    }
     let identity = ChildIdentity {
         instance_id: InstanceId::random(),
         hostname: match &file.hostname {
@@ -207,6 +311,12 @@ pub fn complete(
             Some(sid) => sid.clone(),
             None => Sid::machine([random_u32()?, random_u32()?, random_u32()?]),
         },
+        ip: file.ip.iter().map(IpEntry::config).collect::<Result<_, _>>()?,
+        authorized_keys: file
+            .authorized_keys
+            .iter()
+            .map(|entry| UserKeys { user: entry.user.clone(), keys: entry.keys.clone() })
+            .collect(),
     };
     in_use.check(&identity)?;
     Ok(identity)
@@ -258,6 +368,12 @@ mod tests {
             ("machine_id = \"1\"", "32 hexadecimal digits"),
             ("machine_sid = \"S-1\"", "SID"),
             ("machine_sid = \"S-1-5-32-544\"", "machine's SID"),
+            ("[[ip]]\naddresses = [\"192.0.2.7\"]", "a slash"),
+            ("[[ip]]\naddress = [\"192.0.2.7/24\"]", "unknown field `address`"),
+            ("[[ip]]\ndns = [\"127.0.0.1\"]", "loopback"),
+            ("[[authorized_keys]]\nuser = \"root\"", "missing field `keys`"),
+            ("[[authorized_keys]]\nuser = \"a b\"\nkeys = []", "user name"),
+            ("[[authorized_keys]]\nuser = \"root\"\nkeys = [\"AAAA\"]", "algorithm"),
             ("hostname = ", "identity.toml is not an identity file"),
         ] {
             let error = file(bad).unwrap_err();
@@ -296,7 +412,34 @@ mod tests {
         assert!(with(parents).contains("in use by the template debian"));
         let id = IdentityFile { machine_id: Some(first.machine_id), ..IdentityFile::default() };
         assert!(with(id).contains("machine id"));
+        let with_ip = file("[[ip]]\naddresses = [\"192.0.2.7/24\"]").unwrap();
+        let first = complete(&name("web-1"), 1, &with_ip, &InUse::default()).unwrap();
+        let in_use = InUse { children: vec![(name("web-1"), first)], parents: Vec::new() };
+        let again = complete(&name("web-2"), 1, &with_ip, &in_use).unwrap_err().to_string();
+        assert_eq!(again, "the IP address 192.0.2.7 is in use by the child web-1");
         let count = IdentityFile { macs: Some(Vec::new()), ..IdentityFile::default() };
         assert!(with(count).contains("0 MAC addresses"));
+    }
+
+    #[test]
+    fn static_addresses_and_keys_are_taken_over_or_refused() {
+        let ip = |address: &str| format!("[[ip]]\naddresses = [\"{address}\"]\ngateways = [\"192.0.2.1\"]\n");
+        let complete = |text: &str| {
+            complete(&name("web-1"), 2, &file(text).unwrap(), &InUse::default()).map_err(|error| told(&error))
+        };
+        let identity = complete(&format!("[[ip]]\n{}", ip("192.0.2.7/24"))).unwrap();
+        assert_eq!(identity.ip[0], None);
+        assert_eq!(identity.addresses().collect::<Vec<_>>(), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        let keys = "[[authorized_keys]]\nuser = \"root\"\nkeys = [\"ssh-ed25519 AAAAC3Nz jane\"]\n";
+        assert_eq!(complete(keys).unwrap().authorized_keys[0].keys.len(), 1);
+        for (bad, why) in [
+            (ip("192.0.2.7/24") + &ip("192.0.2.7/25"), "in use by another NIC"),
+            (ip("192.0.2.7/24") + &ip("192.0.2.8/24") + &ip("192.0.2.9/24"), "3 entries [[ip]]"),
+            ("[[ip]]\ndns = [\"192.0.2.53\"]".to_owned(), "it is empty"),
+            (keys.repeat(2), "two entries [[authorized_keys]] for root"),
+        ] {
+            let error = complete(&bad).unwrap_err();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod net;
 pub mod qemu;
 pub mod state;
 pub mod template;
+pub mod verify;
 pub mod vsock;
 
 /// Where the steps of a long operation are told, one line each.

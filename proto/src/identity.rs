@@ -1,7 +1,7 @@
 //! Identity types. Each is parsed once, at the edge, and past it always valid.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 /// Why a text is not the identity it was given as.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,21 +12,26 @@ pub struct InvalidIdentity {
     why: &'static str,
 }
 
+impl InvalidIdentity {
+    /// `value`, of which only the beginning is kept: a hostile peer's text may be long.
+    pub(crate) fn new(what: &'static str, value: &str, why: &'static str) -> Self {
+        Self { what, value: value.chars().take(80).collect(), why }
+    }
+}
+
 /// String on the outside (`Display`, serde, `FromStr`), parsed value on the inside.
 macro_rules! text_form {
     ($name:ident, $what:literal) => {
-        impl FromStr for $name {
-            type Err = InvalidIdentity;
+        impl std::str::FromStr for $name {
+            type Err = $crate::identity::InvalidIdentity;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                // A hostile peer's text may be long; what is shown of it is not.
-                let shown = || text.chars().take(80).collect();
-                Self::parse(text).map_err(|why| InvalidIdentity { what: $what, value: shown(), why })
+                Self::parse(text).map_err(|why| Self::Err::new($what, text, why))
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = InvalidIdentity;
+            type Error = $crate::identity::InvalidIdentity;
 
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 text.parse()
@@ -40,6 +45,7 @@ macro_rules! text_form {
         }
     };
 }
+pub(crate) use text_form;
 
 /// A host name as in RFC 1123 section 2.1: labels of letters, digits and inner hyphens, joined by dots, and at most
 /// 63 characters in all, which is what Linux takes (sethostname(2), `HOST_NAME_MAX` less one for tools that keep a
@@ -61,17 +67,7 @@ impl Hostname {
         if text.len() > Self::MAX {
             return Err("it is longer than 63 characters");
         }
-        for label in text.split('.') {
-            if label.is_empty() {
-                return Err("a label is empty");
-            }
-            if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-                return Err("only letters, digits, hyphens and dots are allowed");
-            }
-            if label.starts_with('-') || label.ends_with('-') {
-                return Err("a label starts or ends with a hyphen");
-            }
-        }
+        text.split('.').try_for_each(check_label)?;
         if text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
             && text.contains('.')
         {
@@ -99,6 +95,20 @@ impl fmt::Display for Hostname {
     }
 }
 
+/// A label of a name, RFC 1123 section 2.1. Its length is left to the caller.
+pub(crate) fn check_label(label: &str) -> Result<(), &'static str> {
+    if label.is_empty() {
+        return Err("a label is empty");
+    }
+    if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err("only letters, digits, hyphens and dots are allowed");
+    }
+    if label.starts_with('-') || label.ends_with('-') {
+        return Err("a label starts or ends with a hyphen");
+    }
+    Ok(())
+}
+
 /// A unicast IEEE 802 MAC-48 address, not all zero. Shown as `52:54:00:12:34:56`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -109,11 +119,8 @@ text_form!(MacAddr, "a unicast MAC address");
 impl MacAddr {
     /// The address made of `octets`, unless it is a multicast one or all zero.
     pub fn new(octets: [u8; 6]) -> Result<Self, InvalidIdentity> {
-        Self::check(octets).map_err(|why| InvalidIdentity {
-            what: "a unicast MAC address",
-            value: Self(octets).to_string(),
-            why,
-        })
+        Self::check(octets)
+            .map_err(|why| InvalidIdentity::new("a unicast MAC address", &Self(octets).to_string(), why))
     }
 
     /// The octets in the order of transmission.
@@ -272,6 +279,33 @@ impl fmt::Display for InstanceId {
     }
 }
 
+/// The version 4 UUID (RFC 9562, section 5.4) made of random `bytes`, as text.
+#[must_use]
+pub fn uuid_v4(bytes: [u8; 16]) -> String {
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+}
+
+/// The id of one boot, as in random(4), `boot_id`. Shown as a UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct BootId(uuid::Uuid);
+
+text_form!(BootId, "a boot id");
+
+impl BootId {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        // Of a UUID's forms the one with hyphens: what two guests show as different is different.
+        let canonical = text.len() == 36 && !text.contains(|c: char| c.is_ascii_uppercase());
+        canonical.then(|| text.parse().ok()).flatten().map(Self).ok_or("it is not a UUID in lower case")
+    }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A public key in OpenSSH's one-line form, without a comment: `ssh-ed25519 AAAA…` (sshd(8), "`AUTHORIZED_KEYS` FILE
 /// FORMAT"). Its form is checked, not the key itself: OpenSSH does that.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -400,6 +434,16 @@ mod tests {
         assert_eq!(small.to_string(), "S-1-5-21");
         assert!(Sid::machine([1, 2, 3]).is_machine());
         assert!(!"S-1-5-32-544".parse::<Sid>().unwrap().is_machine());
+    }
+
+    #[test]
+    fn boot_ids() {
+        let text = uuid_v4([0xff; 16]);
+        assert_eq!(text, "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(text.parse::<BootId>().unwrap().to_string(), text);
+        for bad in ["", "ffffffffffff4fffbfffffffffffffff", "FFFFFFFF-ffff-4fff-bfff-ffffffffffff", "x"] {
+            assert!(bad.parse::<BootId>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

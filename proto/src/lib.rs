@@ -5,11 +5,13 @@
 
 pub mod frame;
 pub mod identity;
+pub mod login;
 pub mod message;
+pub mod network;
 pub mod secret;
 pub mod text;
 
-pub use identity::{Hostname, InstanceId, MacAddr, MachineId, Sid, SshPublicKey};
+pub use identity::{BootId, Hostname, InstanceId, MacAddr, MachineId, Sid, SshPublicKey};
 pub use message::{Evidence, GuestMessage, HostMessage};
 pub use secret::Secret;
 

@@ -20,7 +20,9 @@
 //! A host that hangs up between `applied` and `open` leaves a child that never opens.
 
 use crate::{
-    identity::{Hostname, InstanceId, MacAddr, MachineId, Sid, SshPublicKey},
+    identity::{BootId, Hostname, InstanceId, MacAddr, MachineId, Sid, SshPublicKey},
+    login::UserKeys,
+    network::IpConfig,
     secret::Secret,
     text::Text,
 };
@@ -105,6 +107,9 @@ pub struct Identity {
     /// The machine's own SID, for guests with Samba.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_sid: Option<Sid>,
+    /// Who may log in with which SSH keys, besides what the image allows to other users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorized_keys: Vec<UserKeys>,
     /// Seed for the kernel's random pool, credited (random(4), `RNDADDENTROPY`).
     pub entropy: Secret,
     /// The host's `CLOCK_REALTIME` when it sent this, in nanoseconds since 1970-01-01T00:00:00Z.
@@ -118,6 +123,9 @@ pub struct NicIdentity {
     pub parent: MacAddr,
     /// The address it is to have.
     pub mac: MacAddr,
+    /// Its IP configuration; left out, it is as the image has it, which mostly means DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpConfig>,
 }
 
 /// What the agent reads back from the system after it has applied an identity, or later.
@@ -129,6 +137,9 @@ pub struct Evidence {
     pub hostname: Hostname,
     /// /etc/machine-id.
     pub machine_id: MachineId,
+    /// `/proc/sys/kernel/random/boot_id`. Agents of before this was made unique do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<BootId>,
     /// Every interface with a link-layer address, in the kernel's order.
     pub nics: Vec<NicEvidence>,
     /// The public host keys sshd will offer.
@@ -139,6 +150,21 @@ pub struct Evidence {
     pub unix_time_ns: i64,
     /// The guest's own context id (vsock(7)).
     pub cid: u32,
+    /// The machine's own SID, where Samba is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_sid: Option<Sid>,
+    /// Everything else that no two guests may have alike, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<UniqueValue>,
+}
+
+/// A value that no other guest has under the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UniqueValue {
+    /// What it is: `nvme_hostid`, for one, or `site/APPLIER/KEY`.
+    pub name: Text,
+    /// The value.
+    pub value: Text,
 }
 
 /// What the kernel says of one interface.
@@ -224,12 +250,24 @@ words! {
         Clock = "clock",
         /// Writing the machine-id.
         MachineId = "machine_id",
+        /// Giving this boot an id of its own.
+        BootId = "boot_id",
         /// Setting the hostname.
         Hostname = "hostname",
         /// Changing link-layer addresses.
         Nics = "nics",
+        /// Forgetting the template's leases and secrets, configuring static addresses.
+        Network = "network",
         /// Making SSH host keys.
         SshHostKeys = "ssh_host_keys",
+        /// Making names for iSCSI and `NVMe`.
+        Names = "names",
+        /// Setting the machine's own SID.
+        MachineSid = "machine_sid",
+        /// Writing SSH keys of users.
+        AuthorizedKeys = "authorized_keys",
+        /// Running the site's appliers.
+        Site = "site",
         /// Recording on disk who this is.
         Record = "record",
         /// Reading everything back.

@@ -4,7 +4,11 @@
 use ramet_proto::{
     Evidence, GuestMessage, HostMessage, Secret, frame,
     identity::InstanceId,
-    message::{Failure, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step},
+    login::UserKeys,
+    message::{
+        Failure, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step, UniqueValue,
+    },
+    network::IpConfig,
     text::Text,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -35,8 +39,10 @@ fn identity() -> Identity {
         nics: vec![NicIdentity {
             parent: "52:54:00:00:00:01".parse().unwrap(),
             mac: "52:54:00:ab:cd:ef".parse().unwrap(),
+            ip: None,
         }],
         machine_sid: Some("S-1-5-21-1-22-4294967295".parse().unwrap()),
+        authorized_keys: vec![],
         entropy: Secret::new(vec![0x00, 0x7f, 0xff]),
         unix_time_ns: 1_700_000_000_123_456_789,
     }
@@ -47,6 +53,7 @@ fn evidence() -> Evidence {
         instance_id: instance_id(),
         hostname: "web-1.example.org".parse().unwrap(),
         machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+        boot_id: Some("d9aa0fd3-dbbb-4b43-9b8d-8e5a5b5b5b5b".parse().unwrap()),
         nics: vec![
             NicEvidence {
                 name: Text::new("lo"),
@@ -65,14 +72,30 @@ fn evidence() -> Evidence {
         random_sample: RandomSample(std::array::from_fn(|i| u8::try_from(i).unwrap())),
         unix_time_ns: -1,
         cid: 4_294_967_294,
+        machine_sid: Some("S-1-5-21-1-22-4294967295".parse().unwrap()),
+        unique: vec![UniqueValue { name: Text::new("nvme_hostid"), value: Text::new("7") }],
     }
+}
+
+/// What an agent reports that has none of what may be left out.
+fn sparse_evidence() -> Evidence {
+    Evidence { boot_id: None, nics: vec![], machine_sid: None, unique: vec![], ..evidence() }
 }
 
 const EVIDENCE: &str = concat!(
     r#""instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","hostname":"web-1.example.org","#,
-    r#""machine_id":"0123456789abcdef0123456789abcdef","#,
+    r#""machine_id":"0123456789abcdef0123456789abcdef","boot_id":"d9aa0fd3-dbbb-4b43-9b8d-8e5a5b5b5b5b","#,
     r#""nics":[{"name":"lo","mac":"52:54:00:00:00:01","up":false},"#,
     r#"{"name":"ens3","mac":"52:54:00:ab:cd:ef","up":true,"addresses":["192.0.2.7","2001:db8::7"]}],"#,
+    r#""ssh_host_keys":["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"],"#,
+    r#""random_sample":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f","#,
+    r#""unix_time_ns":-1,"cid":4294967294,"machine_sid":"S-1-5-21-1-22-4294967295","#,
+    r#""unique":[{"name":"nvme_hostid","value":"7"}]}"#,
+);
+
+const SPARSE_EVIDENCE: &str = concat!(
+    r#"{"type":"observed","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","#,
+    r#""hostname":"web-1.example.org","machine_id":"0123456789abcdef0123456789abcdef","nics":[],"#,
     r#""ssh_host_keys":["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"],"#,
     r#""random_sample":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f","#,
     r#""unix_time_ns":-1,"cid":4294967294}"#,
@@ -116,7 +139,30 @@ fn every_host_message() {
         r#""hostname":"web-1.example.org","machine_id":"0123456789abcdef0123456789abcdef","#,
         r#""nics":[],"entropy":"007fff","unix_time_ns":1700000000123456789}"#,
     );
+    let all_json = concat!(
+        r#"{"type":"identify","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","#,
+        r#""hostname":"web-1.example.org","machine_id":"0123456789abcdef0123456789abcdef","#,
+        r#""nics":[{"parent":"52:54:00:00:00:01","mac":"52:54:00:ab:cd:ef","#,
+        r#""ip":{"addresses":["192.0.2.7/24","2001:db8::7/64"],"gateways":["192.0.2.1"],"#,
+        r#""dns":["192.0.2.53"],"search":["example.org"]}}],"#,
+        r#""machine_sid":"S-1-5-21-1-22-4294967295","#,
+        r#""authorized_keys":[{"user":"root","keys":["ssh-ed25519 AAAAC3Nz jane"]}],"#,
+        r#""entropy":"007fff","unix_time_ns":1700000000123456789}"#,
+    );
+    let ip = IpConfig {
+        addresses: vec!["192.0.2.7/24".parse().unwrap(), "2001:db8::7/64".parse().unwrap()]
+            .try_into()
+            .unwrap(),
+        gateways: vec!["192.0.2.1".parse().unwrap()],
+        dns: vec!["192.0.2.53".parse().unwrap()],
+        search: vec!["example.org".parse().unwrap()],
+    };
+    let keys =
+        UserKeys { user: "root".parse().unwrap(), keys: vec!["ssh-ed25519 AAAAC3Nz jane".parse().unwrap()] };
+    let mut all = Identity { authorized_keys: vec![keys], ..identity() };
+    all.nics[0].ip = Some(ip);
     let cases = [
+        (HostMessage::Identify(Box::new(all)), 509, all_json),
         (HostMessage::Hello { versions: vec![2, 1] }, 33, r#"{"type":"hello","versions":[2,1]}"#),
         (HostMessage::Prepare, 18, r#"{"type":"prepare"}"#),
         (HostMessage::Identify(Box::new(identity())), 312, identity_json),
@@ -170,9 +216,10 @@ fn every_guest_message() {
             ),
         ),
         (GuestMessage::Prepared, 19, r#"{"type":"prepared"}"#),
-        (GuestMessage::Applied(Box::new(evidence())), 473, applied.as_str()),
+        (GuestMessage::Applied(Box::new(evidence())), 609, applied.as_str()),
         (GuestMessage::Ready, 16, r#"{"type":"ready"}"#),
-        (GuestMessage::Observed(Box::new(evidence())), 474, observed.as_str()),
+        (GuestMessage::Observed(Box::new(evidence())), 610, observed.as_str()),
+        (GuestMessage::Observed(Box::new(sparse_evidence())), 332, SPARSE_EVIDENCE),
         (
             GuestMessage::Failed(failure),
             100,
@@ -206,9 +253,15 @@ fn every_step_word() {
         (Step::Entropy, "entropy"),
         (Step::Clock, "clock"),
         (Step::MachineId, "machine_id"),
+        (Step::BootId, "boot_id"),
         (Step::Hostname, "hostname"),
         (Step::Nics, "nics"),
+        (Step::Network, "network"),
         (Step::SshHostKeys, "ssh_host_keys"),
+        (Step::Names, "names"),
+        (Step::MachineSid, "machine_sid"),
+        (Step::AuthorizedKeys, "authorized_keys"),
+        (Step::Site, "site"),
         (Step::Record, "record"),
         (Step::Verify, "verify"),
         (Step::Open, "open"),

@@ -1,15 +1,19 @@
 //! What is made is received as it was made, wherever the stream is cut; and no bytes, however made, do harm.
 
 use proptest::{
-    array::{uniform3, uniform6, uniform32},
+    array::{uniform3, uniform6, uniform16, uniform32},
     collection::vec,
     prelude::*,
 };
 use ramet_proto::{
-    Evidence, GuestMessage, HostMessage, Hostname, MacAddr, MachineId, Secret, Sid, SshPublicKey,
+    BootId, Evidence, GuestMessage, HostMessage, Hostname, MacAddr, MachineId, Secret, Sid, SshPublicKey,
     frame::{self, HEADER, MAX_BODY},
-    identity::InstanceId,
-    message::{Failure, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step},
+    identity::{InstanceId, uuid_v4},
+    login::{AuthorizedKey, UserKeys, UserName},
+    message::{
+        Failure, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step, UniqueValue,
+    },
+    network::{DomainName, InterfaceAddress, IpConfig, UnicastIp},
     text::Text,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -57,57 +61,133 @@ fn ssh_public_key() -> impl Strategy<Value = SshPublicKey> {
     "[a-z][a-z0-9@.-]{0,30} [A-Za-z0-9+/]{1,400}={0,2}".prop_map(|text| text.parse().unwrap())
 }
 
+fn boot_id() -> impl Strategy<Value = BootId> {
+    uniform16(any::<u8>()).prop_map(|bytes| uuid_v4(bytes).parse().unwrap())
+}
+
+fn unicast_ip() -> impl Strategy<Value = UnicastIp> {
+    any::<std::net::IpAddr>().prop_filter_map("not unicast", |ip| ip.to_string().parse().ok())
+}
+
+fn interface_address() -> impl Strategy<Value = InterfaceAddress> {
+    (unicast_ip(), 1_u8..=128).prop_map(|(ip, prefix)| {
+        let most = if ip.get().is_ipv4() { 32 } else { 128 };
+        format!("{ip}/{}", prefix.min(most)).parse().unwrap()
+    })
+}
+
+fn domain_name() -> impl Strategy<Value = DomainName> {
+    vec(LABEL, 1..8).prop_map(|labels| labels.join(".").parse().unwrap())
+}
+
+fn ip_config() -> impl Strategy<Value = IpConfig> {
+    let lists = (
+        vec(interface_address(), 1..4),
+        vec(unicast_ip(), 0..3),
+        vec(unicast_ip(), 0..3),
+        vec(domain_name(), 0..3),
+    );
+    lists.prop_filter_map("an address twice", |(addresses, gateways, dns, search)| {
+        Some(IpConfig { addresses: addresses.try_into().ok()?, gateways, dns, search })
+    })
+}
+
+fn user_name() -> impl Strategy<Value = UserName> {
+    "[A-Za-z_][A-Za-z0-9._-]{0,31}".prop_map(|text| text.parse().unwrap())
+}
+
+fn authorized_key() -> impl Strategy<Value = AuthorizedKey> {
+    r"(ssh-rsa|sk-ssh-ed25519@openssh\.com) AAAA[A-Za-z0-9+/]{0,300}={0,2}( [a-z@é]{1,10}){0,3}"
+        .prop_map(|text| text.parse().unwrap())
+}
+
 fn text() -> impl Strategy<Value = Text> {
     any::<String>().prop_map(|text| Text::new(&text))
 }
 
 fn identity() -> impl Strategy<Value = Identity> {
-    let nic = (mac(), mac()).prop_map(|(parent, mac)| NicIdentity { parent, mac });
+    let nic = (mac(), mac(), proptest::option::of(ip_config())).prop_map(|(parent, mac, ip)| NicIdentity {
+        parent,
+        mac,
+        ip,
+    });
+    let user_keys =
+        (user_name(), vec(authorized_key(), 0..3)).prop_map(|(user, keys)| UserKeys { user, keys });
     (
         instance_id(),
         hostname(),
         machine_id(),
         vec(nic, 0..4),
         proptest::option::of(sid()),
+        vec(user_keys, 0..3),
         vec(any::<u8>(), 0..600),
         any::<i64>(),
     )
-        .prop_map(|(instance_id, hostname, machine_id, nics, machine_sid, entropy, unix_time_ns)| {
-            Identity {
+        .prop_map(
+            |(
                 instance_id,
                 hostname,
                 machine_id,
                 nics,
                 machine_sid,
+                authorized_keys,
+                entropy,
+                unix_time_ns,
+            )| Identity {
+                instance_id,
+                hostname,
+                machine_id,
+                nics,
+                machine_sid,
+                authorized_keys,
                 entropy: Secret::new(entropy),
                 unix_time_ns,
-            }
-        })
+            },
+        )
 }
 
 fn evidence() -> impl Strategy<Value = Evidence> {
     let nic = (text(), mac(), any::<bool>(), vec(any::<std::net::IpAddr>(), 0..4))
         .prop_map(|(name, mac, up, addresses)| NicEvidence { name, mac, up, addresses });
+    let unique = (text(), text()).prop_map(|(name, value)| UniqueValue { name, value });
     (
         instance_id(),
         hostname(),
         machine_id(),
+        proptest::option::of(boot_id()),
         vec(nic, 0..4),
         vec(ssh_public_key(), 0..4),
         uniform32(any::<u8>()),
         any::<i64>(),
         any::<u32>(),
+        proptest::option::of(sid()),
+        vec(unique, 0..4),
     )
         .prop_map(
-            |(instance_id, hostname, machine_id, nics, ssh_host_keys, sample, unix_time_ns, cid)| Evidence {
+            |(
                 instance_id,
                 hostname,
                 machine_id,
+                boot_id,
+                nics,
+                ssh_host_keys,
+                sample,
+                unix_time_ns,
+                cid,
+                machine_sid,
+                unique,
+            )| Evidence {
+                instance_id,
+                hostname,
+                machine_id,
+                boot_id,
                 nics,
                 ssh_host_keys,
                 random_sample: RandomSample(sample),
                 unix_time_ns,
                 cid,
+                machine_sid,
+                unique,
             },
         )
 }
@@ -234,6 +314,9 @@ fn any_text() -> impl Strategy<Value = String> {
         "0{31}[0-9a-g]{1}",
         "[sS]-[12]-(0[xX][0-9a-fA-F+]{11,13}|[0-9+]{1,11})(-[0-9+]{0,11}){0,17}",
         r"[a-z0-9@.,-]{0,20}[ \n\t]{0,2}[A-Za-z0-9+/=\x1b]{0,100}( [a-z@]{1,10})?\n?",
+        r"(([0-9]{1,3}\.){3}[0-9]{1,3}|[0-9a-f:.]{2,20})/[+0-9]{0,4}",
+        "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+        r"(ssh-ed25519|ssh-x) (AAAA)?[A-Za-z0-9+/=\x1b]{0,50}( [a-z\n]{0,5})?",
         Just("ssh-rsa ".to_owned() + &"A".repeat(5000)),
     ]
 }
@@ -250,6 +333,19 @@ proptest! {
     }
 
     #[test]
+    fn identity_types_of_network_and_login(
+        boot in boot_id(), address in interface_address(), ip in unicast_ip(), domain in domain_name(),
+        user in user_name(), key in authorized_key(),
+    ) {
+        assert_text_form(&boot);
+        assert_text_form(&address);
+        assert_text_form(&ip);
+        assert_text_form(&domain);
+        assert_text_form(&user);
+        assert_text_form(&key);
+    }
+
+    #[test]
     fn instance_ids(id in instance_id()) {
         prop_assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
     }
@@ -261,6 +357,12 @@ proptest! {
         assert_parses_or_not::<MachineId>(&text);
         assert_parses_or_not::<Sid>(&text);
         assert_parses_or_not::<SshPublicKey>(&text);
+        assert_parses_or_not::<BootId>(&text);
+        assert_parses_or_not::<InterfaceAddress>(&text);
+        assert_parses_or_not::<UnicastIp>(&text);
+        assert_parses_or_not::<DomainName>(&text);
+        assert_parses_or_not::<UserName>(&text);
+        assert_parses_or_not::<AuthorizedKey>(&text);
         let json = serde_json::Value::String(text);
         let _ = serde_json::from_value::<InstanceId>(json.clone());
         let _ = serde_json::from_value::<RandomSample>(json.clone());
@@ -278,6 +380,12 @@ proptest! {
         }
         if let Ok(key) = text.parse::<SshPublicKey>() {
             prop_assert!(!key.to_string().contains(char::is_control));
+        }
+        if let Ok(key) = text.parse::<AuthorizedKey>() {
+            prop_assert!(!key.to_string().contains(char::is_control));
+        }
+        if let Ok(user) = text.parse::<UserName>() {
+            prop_assert!(!user.as_str().contains(['/', ':', '\n']) && !user.as_str().starts_with('.'));
         }
         if text.parse::<Sid>().is_ok() {
             prop_assert!(!text.contains('+'));

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     frame: Duration::from_millis(100),
     idle: Duration::from_millis(300),
     open: Duration::from_millis(300),
@@ -21,9 +21,14 @@ const LIMITS: Limits = Limits {
 };
 
 /// The host's end, on a thread of its own.
-struct Host(UnixStream);
+pub(super) struct Host(UnixStream);
 
 impl Host {
+    /// Any bytes. An agent that has hung up is no longer there to hear them.
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
     fn send(&mut self, message: &HostMessage) {
         self.0.write_all(&frame::encode(message).unwrap()).unwrap();
     }
@@ -41,7 +46,7 @@ impl Host {
         self.receive()
     }
 
-    fn hello(&mut self) -> GuestState {
+    pub(super) fn hello(&mut self) -> GuestState {
         match self.ask(&HostMessage::Hello { versions: vec![1] }) {
             GuestMessage::Hello { version: 1, state, cid: 3, .. } => state,
             other => panic!("{other:?}"),
@@ -69,7 +74,7 @@ fn agent<'a>(root: &'a Root, system: &'a Fake) -> Agent<'a, Fake> {
 }
 
 /// One connection, with `host` at its other end.
-fn converse<T: Send + 'static>(
+pub(super) fn converse<T: Send + 'static>(
     agent: &mut Agent<'_, Fake>,
     host: impl FnOnce(&mut Host) -> T + Send + 'static,
 ) -> (Result<(), Failure>, T) {
@@ -108,6 +113,7 @@ fn from_held_to_ready_and_through_a_reboot() {
     });
     result.unwrap();
     assert!(system.gate_open.get());
+    assert_eq!(system.journal_restarts.get(), 1);
     assert_eq!(held.state, GuestState::Open { instance_id });
 
     // A second connection waits for the end of boot on the watch that was set up before the fork.
@@ -134,6 +140,7 @@ fn from_held_to_ready_and_through_a_reboot() {
     let rebooted = Fake::new();
     *rebooted.interfaces.borrow_mut() = system.interfaces.take();
     let mut passed = agent(&root, &rebooted);
+    assert_eq!(rebooted.journal_restarts.get(), 0, "journald began with the machine's own ids");
     assert!(rebooted.gate_open.get(), "the record opens the gate, no host does");
     assert_eq!(converse(&mut passed, Host::hello).1, GuestState::Open { instance_id });
 }

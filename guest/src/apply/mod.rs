@@ -2,11 +2,18 @@
 //!
 //! Every step can be done again, after a crash halfway or with the same identity, with the same result.
 
+mod addresses;
+mod authorized_keys;
+mod boot_id;
 mod clock;
 mod entropy;
 mod hostname;
 mod machine_id;
+mod machine_sid;
+mod names;
+mod network;
 pub(crate) mod nics;
+mod site;
 pub(crate) mod ssh;
 mod verify;
 
@@ -15,6 +22,7 @@ pub(crate) use verify::observe;
 use crate::{config::Config, netlink::NetlinkError, root::FileError, root::Root, system::System};
 use ramet_proto::{
     Evidence,
+    identity::uuid_v4,
     message::{Failure, Identity, Reason, Step},
     text::Text,
 };
@@ -41,6 +49,7 @@ impl ApplyError {
     /// What happened at `step`, as the host is told. Nothing is tried twice in one child: it powers off.
     pub(crate) fn at(&self, step: Step) -> Failure {
         let reason = match self {
+            Self::System(_, error) if error.kind() == io::ErrorKind::TimedOut => Reason::Timeout,
             Self::File(_) | Self::Netlink(_) | Self::System(..) => Reason::System,
             Self::Malformed(_) => Reason::Malformed,
             Self::Missing(_) => Reason::Missing,
@@ -76,18 +85,40 @@ pub(crate) fn apply<S: System>(
     config: &Config,
 ) -> Result<Evidence, Failure> {
     let identity = order.identity;
-    let inherited = ssh::public_keys(root).map_err(|error| error.at(Step::SshHostKeys))?;
+    let inherited = verify::Inherited::read(root)?;
     let mut times = Times::new();
     times.run(Step::Entropy, || entropy::apply(identity, root, system))?;
     times.run(Step::Clock, || clock::apply(order, system))?;
     times.run(Step::MachineId, || machine_id::apply(identity, root, system))?;
+    times.run(Step::BootId, || boot_id::apply(root, system))?;
     times.run(Step::Hostname, || hostname::apply(identity, root, system))?;
     times.run(Step::Nics, || nics::apply(identity, system))?;
+    times.run(Step::Network, || {
+        network::apply(root, system)?;
+        addresses::apply(identity, root, system)
+    })?;
     times.run(Step::SshHostKeys, || ssh::apply(identity, root, system, config))?;
-    // `machine_sid` is applied once there is an applier for Samba; a guest without Samba has no use for it.
-    let evidence = times.run(Step::Verify, || verify::verify(order, root, system, config, &inherited))?;
+    times.run(Step::Names, || names::apply(root, system))?;
+    times.run(Step::MachineSid, || machine_sid::apply(identity, root, system))?;
+    times.run(Step::AuthorizedKeys, || authorized_keys::apply(identity, root))?;
+    // Last of all: they find everything else done.
+    let said = times.run(Step::Site, || site::apply(identity, root, config))?;
+    let mut evidence = times.run(Step::Verify, || verify::verify(order, root, system, config, &inherited))?;
+    evidence.unique.extend(said);
     eprintln!("identity applied:{}", times.text);
     Ok(evidence)
+}
+
+/// Random bytes.
+fn random<const N: usize>(system: &impl System) -> Result<[u8; N], ApplyError> {
+    let mut bytes = [0; N];
+    system.random(&mut bytes).map_err(|error| ApplyError::System("draw random bytes", error))?;
+    Ok(bytes)
+}
+
+/// A random UUID.
+fn random_uuid(system: &impl System) -> Result<String, ApplyError> {
+    Ok(uuid_v4(random(system)?))
 }
 
 /// How long each step took, for the journal.

@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn nic(parent: u8, new: u8) -> NicIdentity {
-        NicIdentity { parent: mac(parent), mac: mac(new) }
+        NicIdentity { parent: mac(parent), mac: mac(new), ip: None }
     }
 
     fn interface(index: u32, last: u8) -> Interface {

@@ -1,12 +1,14 @@
 //! An identity applied to a temporary root and a made-up kernel.
 
+mod some_guests;
+
 use super::*;
 use crate::{
     boot::{BootWatch, Job, tests::watch},
     config::KeyKind,
     netlink::Interface,
 };
-use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Secret, message::NicIdentity};
+use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Secret, Sid, message::NicIdentity};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -28,6 +30,9 @@ pub(crate) struct Fake {
     pub(crate) jobs: RefCell<Vec<Job>>,
     pub(crate) warmed: RefCell<Vec<String>>,
     pub(crate) gate_open: Cell<bool>,
+    pub(crate) journal_restarts: Cell<u8>,
+    /// What Samba has.
+    pub(crate) sid: RefCell<String>,
     /// The watches' other ends, but for those that say the next of `boot_says` at once and end.
     pub(crate) boot: RefCell<Vec<PipeWriter>>,
     pub(crate) boot_says: RefCell<VecDeque<&'static str>>,
@@ -57,6 +62,8 @@ impl Fake {
             jobs: RefCell::default(),
             warmed: RefCell::default(),
             gate_open: Cell::new(false),
+            journal_restarts: Cell::new(0),
+            sid: RefCell::default(),
             boot: RefCell::default(),
             boot_says: RefCell::default(),
             console: RefCell::default(),
@@ -112,6 +119,13 @@ impl System for Fake {
         Ok(())
     }
 
+    fn cover(&self, file: &Path, over: &Path) -> io::Result<()> {
+        self.works("cover")?;
+        fs::create_dir_all(over.parent().unwrap())?;
+        let _ = fs::remove_file(over);
+        fs::copy(file, over).map(drop)
+    }
+
     fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         Ok(self.interfaces.borrow().clone())
     }
@@ -140,6 +154,18 @@ impl System for Fake {
         fs::write(file.with_extension("pub"), format!("ssh-{kind} AAAA{} {comment}\n", self.draw()))
     }
 
+    fn local_sid(&self) -> io::Result<String> {
+        Ok(format!("SID for domain WEB-1 is: {}\n", self.sid.borrow()))
+    }
+
+    fn set_local_sid(&self, sid: &Sid) -> io::Result<()> {
+        // Once more one that only says so.
+        if self.broken.get() != "set_local_sid" {
+            *self.sid.borrow_mut() = sid.to_string();
+        }
+        Ok(())
+    }
+
     fn local_cid(&self) -> io::Result<u32> {
         Ok(self.cid.get())
     }
@@ -162,6 +188,12 @@ impl System for Fake {
     fn open_gate(&self) -> io::Result<()> {
         self.works("open_gate")?;
         self.gate_open.set(true);
+        Ok(())
+    }
+
+    fn restart_journal(&self) -> io::Result<()> {
+        assert!(self.gate_open.get(), "boot must not wait for it");
+        self.journal_restarts.set(self.journal_restarts.get() + 1);
         Ok(())
     }
 
@@ -189,10 +221,11 @@ pub(crate) fn identity() -> Identity {
         hostname: "web-1".parse().unwrap(),
         machine_id: MachineId::random(),
         nics: vec![
-            NicIdentity { parent: mac(1), mac: mac(11) },
-            NicIdentity { parent: mac(2), mac: mac(12) },
+            NicIdentity { parent: mac(1), mac: mac(11), ip: None },
+            NicIdentity { parent: mac(2), mac: mac(12), ip: None },
         ],
         machine_sid: None,
+        authorized_keys: Vec::new(),
         entropy: Secret::new(vec![7; 64]),
         unix_time_ns: 1_800_000_000_000_000_000,
     }
@@ -215,6 +248,7 @@ pub(crate) fn template() -> (TempDir, Root) {
         ("usr/bin/ssh-keygen", ""),
         ("var/lib/systemd/random-seed", "the seed all children share......."),
         ("var/lib/systemd/credential.secret", "secret"),
+        ("run/systemd/container", ""),
         ("var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n"),
     ];
     for (path, text) in files {
@@ -291,6 +325,7 @@ fn an_ed25519_key_is_one_that_openssh_reads() {
 fn a_bare_guest_without_ssh_or_hosts_will_do() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("etc")).unwrap();
+    fs::create_dir(dir.path().join("run")).unwrap();
     let root = Root::open(dir.path()).unwrap();
     let evidence = apply_to(&root, &Fake::new(), &identity()).unwrap();
     assert!(evidence.ssh_host_keys.is_empty());

@@ -1,12 +1,38 @@
 //! Reading an identity back from where the system keeps it.
 
-use super::{ApplyError, Order, clock, hostname, machine_id, nics, ssh};
+use super::{
+    ApplyError, Order, addresses, authorized_keys, boot_id, clock, hostname, machine_id, machine_sid, names,
+    network, nics, random, ssh,
+};
 use crate::{config::Config, netlink::Interface, root::Root, system::System};
 use ramet_proto::{
-    Evidence, InstanceId, SshPublicKey,
-    message::{NicEvidence, RandomSample},
+    BootId, Evidence, InstanceId, SshPublicKey,
+    message::{Failure, NicEvidence, RandomSample, Step, UniqueValue},
     text::Text,
 };
+
+/// What is the template's, read before anything is changed: none of it may be left.
+pub(super) struct Inherited {
+    ssh_host_keys: Vec<SshPublicKey>,
+    boot_id: Option<BootId>,
+    unique: Vec<UniqueValue>,
+}
+
+impl Inherited {
+    pub(super) fn read(root: &Root) -> Result<Self, Failure> {
+        Ok(Self {
+            ssh_host_keys: ssh::public_keys(root).map_err(|error| error.at(Step::SshHostKeys))?,
+            boot_id: boot_id::read(root).map_err(|error| error.at(Step::BootId))?,
+            unique: unique(root).map_err(|error| error.at(Step::Names))?,
+        })
+    }
+}
+
+/// The values that no two guests may share, of the files there are.
+fn unique(root: &Root) -> Result<Vec<UniqueValue>, ApplyError> {
+    let values = network::values(root)?.into_iter().chain(names::values(root)?);
+    Ok(values.map(|(name, value)| UniqueValue { name: Text::new(name), value: Text::new(&value) }).collect())
+}
 
 /// What the system shows now. `instance_id` is what the agent remembers: the system has no place for it.
 pub(crate) fn observe<S: System>(
@@ -16,19 +42,20 @@ pub(crate) fn observe<S: System>(
 ) -> Result<Evidence, ApplyError> {
     let failed = |what| move |error| ApplyError::System(what, error);
     let name = system.hostname().map_err(failed("ask for the hostname"))?;
-    let mut sample = [0; 32];
-    system.random(&mut sample).map_err(failed("draw random bytes"))?;
     Ok(Evidence {
         instance_id,
         hostname: name
             .parse()
             .map_err(|error| ApplyError::Mismatch(format!("the kernel's hostname: {error}")))?,
         machine_id: machine_id::read(root)?,
+        boot_id: boot_id::read(root)?,
         nics: system.interfaces()?.into_iter().filter_map(evidence).collect(),
         ssh_host_keys: ssh::public_keys(root)?,
-        random_sample: RandomSample(sample),
+        random_sample: RandomSample(random(system)?),
         unix_time_ns: system.clock().map_err(failed("read the clock"))?,
         cid: system.local_cid().map_err(failed("ask for the context id"))?,
+        machine_sid: machine_sid::read(root, system)?,
+        unique: unique(root)?,
     })
 }
 
@@ -43,7 +70,7 @@ pub(super) fn verify<S: System>(
     root: &Root,
     system: &S,
     config: &Config,
-    inherited: &[SshPublicKey],
+    inherited: &Inherited,
 ) -> Result<Evidence, ApplyError> {
     let identity = order.identity;
     let evidence = observe(identity.instance_id, root, system)?;
@@ -55,7 +82,16 @@ pub(super) fn verify<S: System>(
         return Err(ApplyError::Mismatch(format!("the hostname is {}", evidence.hostname)));
     }
     hostname::verify(&identity.hostname, root)?;
-    nics::verify(&identity.nics, &system.interfaces()?)?;
-    ssh::verify(&evidence.ssh_host_keys, inherited, root, config)?;
+    boot_id::verify(evidence.boot_id, inherited.boot_id, root)?;
+    let interfaces = system.interfaces()?;
+    nics::verify(&identity.nics, &interfaces)?;
+    network::verify(root)?;
+    addresses::verify(identity, root, &interfaces)?;
+    ssh::verify(&evidence.ssh_host_keys, &inherited.ssh_host_keys, root, config)?;
+    if let Some(kept) = evidence.unique.iter().find(|one| inherited.unique.contains(one)) {
+        return Err(ApplyError::Mismatch(format!("{} is still the template's", kept.name)));
+    }
+    machine_sid::verify(evidence.machine_sid.as_ref(), identity)?;
+    authorized_keys::verify(identity, root)?;
     Ok(evidence)
 }

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Call them PREFIX-1, PREFIX-2, …; numbers that are taken are left out
     #[arg(long, value_name = "PREFIX", requires = "count")]
     name_prefix: Option<Name>,
-    /// TOML with `hostname`, `macs`, `machine_id`, `machine_sid`; what it leaves out is generated
+    /// TOML with `hostname`, `macs`, `machine_id`, `machine_sid`, `ip`, `authorized_keys`; what it leaves out is generated
     #[arg(long, value_name = "FILE", conflicts_with = "count")]
     identity: Option<PathBuf>,
     /// When to return; the rest goes on in the background

@@ -10,6 +10,7 @@ mod parse;
 mod progress;
 mod ssh;
 mod template;
+mod verify;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -65,6 +66,8 @@ enum Command {
     /// Connect stdin and stdout to a child's sshd, for OpenSSH's `ProxyCommand`
     #[command(hide = true)]
     SshProxy(ssh::ProxyArgs),
+    /// Ask running children again who they are, and look at them from outside
+    Verify(verify::Args),
     /// Stop children: press the power button, wait, then end them
     Stop(child::StopArgs),
     /// Boot stopped children from their own disks, with the identity they have
@@ -125,6 +128,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Console(args) => console::run(&state, &args).await,
             Command::Ssh(args) => ssh::run(&state, &args),
             Command::SshProxy(args) => ssh::proxy(&state, &args).await,
+            Command::Verify(args) => verify::run(&state, &args).await,
             Command::Stop(args) => child::stop(&state, &args).await,
             Command::Start(args) => child::start(&state, &args).await,
             Command::Rm(args) => child::remove(&state, &args).await,
@@ -176,6 +180,8 @@ mod tests {
             "ramet ls --json",
             "ramet show web-1 --json",
             "ramet console web-1",
+            "ramet verify",
+            "ramet verify web-1 web-2 --json",
             "ramet stop web-1 --json",
             "ramet start web-1 --json",
             "ramet rm web-1 web-2 --json",

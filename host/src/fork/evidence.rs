@@ -19,11 +19,17 @@ pub enum EvidenceError {
         /// As the child was told.
         told: String,
     },
+    /// It does not say what every agent of this version does, so it may as well not have done all it was told.
+    #[error(
+        "its agent is older than this ramet, and does not tell its boot id: put the agent that came with this ramet into \
+         the image and create the template again"
+    )]
+    OldAgent,
     /// It shows the same as another child.
     #[error("its {item} is the same as that of {other}")]
     Duplicate {
         /// What.
-        item: &'static str,
+        item: String,
         /// Whose.
         other: Name,
     },
@@ -52,6 +58,12 @@ pub fn check(evidence: &Evidence, told: &Told<'_>) -> Result<(), EvidenceError> 
     same("instance id", &evidence.instance_id, &identity.instance_id)?;
     same("host name", &evidence.hostname, &identity.hostname)?;
     same("machine id", &evidence.machine_id, &identity.machine_id)?;
+    if evidence.boot_id.is_none() {
+        return Err(EvidenceError::OldAgent);
+    }
+    if let Some(sid) = &evidence.machine_sid {
+        same("machine SID", sid, &identity.machine_sid)?;
+    }
     same("vsock context id", &evidence.cid, &told.cid)?;
     for mac in &identity.macs {
         if !evidence.nics.iter().any(|nic| nic.mac == *mac) {
@@ -78,12 +90,19 @@ pub fn check(evidence: &Evidence, told: &Told<'_>) -> Result<(), EvidenceError> 
 pub fn compare(name: &Name, evidence: &Evidence, others: &[Record]) -> Result<(), EvidenceError> {
     for other in others.iter().filter(|other| other.name != *name) {
         let Some(theirs) = &other.evidence else { continue };
-        let duplicate = |item| EvidenceError::Duplicate { item, other: other.name.clone() };
+        let duplicate =
+            |item: &str| EvidenceError::Duplicate { item: item.into(), other: other.name.clone() };
         if theirs.hostname.same(&evidence.hostname) {
             return Err(duplicate("host name"));
         }
         if theirs.machine_id == evidence.machine_id {
             return Err(duplicate("machine id"));
+        }
+        if theirs.boot_id.is_some() && theirs.boot_id == evidence.boot_id {
+            return Err(duplicate("boot id"));
+        }
+        if theirs.machine_sid.is_some() && theirs.machine_sid == evidence.machine_sid {
+            return Err(duplicate("machine SID"));
         }
         if theirs.random_sample == evidence.random_sample {
             return Err(duplicate("random sample"));
@@ -93,6 +112,9 @@ pub fn compare(name: &Name, evidence: &Evidence, others: &[Record]) -> Result<()
         }
         if theirs.ssh_host_keys.iter().any(|key| evidence.ssh_host_keys.contains(key)) {
             return Err(duplicate("SSH host key"));
+        }
+        if let Some(same) = evidence.unique.iter().find(|one| theirs.unique.contains(one)) {
+            return Err(duplicate(same.name.as_str()));
         }
     }
     Ok(())
@@ -104,7 +126,8 @@ mod tests {
     use crate::child::record::tests::record;
     use ramet_proto::{
         MachineId,
-        message::{NicEvidence, RandomSample},
+        identity::uuid_v4,
+        message::{NicEvidence, RandomSample, UniqueValue},
         text::Text,
     };
 
@@ -121,12 +144,19 @@ mod tests {
             instance_id: identity.instance_id,
             hostname: identity.hostname.clone(),
             machine_id: identity.machine_id,
+            boot_id: Some(uuid_v4([seed; 16]).parse().unwrap()),
             nics: identity.macs.iter().map(nic).collect(),
             ssh_host_keys: vec![format!("ssh-ed25519 AAAA{seed}").parse().unwrap()],
             random_sample: RandomSample([seed; 32]),
             unix_time_ns: NOW,
             cid: 7,
+            machine_sid: Some(identity.machine_sid.clone()),
+            unique: vec![unique("nvme_hostid", seed), unique("site/10-salt/minion_id", seed)],
         }
+    }
+
+    fn unique(name: &str, value: u8) -> UniqueValue {
+        UniqueValue { name: Text::new(name), value: Text::new(&value.to_string()) }
     }
 
     #[test]
@@ -147,6 +177,10 @@ mod tests {
             ("instance id", Evidence { instance_id: ramet_proto::InstanceId::random(), ..right.clone() }),
             ("host name", Evidence { hostname: "parent".parse().unwrap(), ..right.clone() }),
             ("machine id", Evidence { machine_id: MachineId::random(), ..right.clone() }),
+            (
+                "machine SID",
+                Evidence { machine_sid: Some(ramet_proto::Sid::machine([1; 3])), ..right.clone() },
+            ),
             ("vsock context id", Evidence { cid: 8, ..right.clone() }),
             ("MAC addresses", Evidence { nics: Vec::new(), ..right.clone() }),
             ("clock", Evidence { unix_time_ns: late, ..right.clone() }),
@@ -158,6 +192,9 @@ mod tests {
                 other => panic!("{item}: {other:?}"),
             }
         }
+        let old = Evidence { boot_id: None, ..right.clone() };
+        assert_eq!(check(&old, &told), Err(EvidenceError::OldAgent));
+        check(&Evidence { machine_sid: None, unique: Vec::new(), ..right }, &told).unwrap();
     }
 
     #[test]
@@ -169,6 +206,10 @@ mod tests {
         let alike = [
             ("host name", Evidence { hostname: mine.hostname.clone(), ..theirs.clone() }),
             ("machine id", Evidence { machine_id: mine.machine_id, ..theirs.clone() }),
+            ("boot id", Evidence { boot_id: mine.boot_id, ..theirs.clone() }),
+            ("machine SID", Evidence { machine_sid: mine.machine_sid.clone(), ..theirs.clone() }),
+            ("nvme_hostid", Evidence { unique: vec![mine.unique[0].clone()], ..theirs.clone() }),
+            ("site/10-salt/minion_id", Evidence { unique: vec![mine.unique[1].clone()], ..theirs.clone() }),
             ("random sample", Evidence { random_sample: mine.random_sample, ..theirs.clone() }),
             ("MAC address", Evidence { nics: mine.nics.clone(), ..theirs.clone() }),
             ("SSH host key", Evidence { ssh_host_keys: mine.ssh_host_keys.clone(), ..theirs.clone() }),
@@ -176,9 +217,12 @@ mod tests {
         for (item, alike) in alike {
             other.evidence = Some(alike);
             let error = compare(&ours.name, &mine, std::slice::from_ref(&other)).unwrap_err();
-            assert_eq!(error, EvidenceError::Duplicate { item, other: other.name.clone() });
+            assert_eq!(error, EvidenceError::Duplicate { item: item.into(), other: other.name.clone() });
         }
-        other.evidence = Some(theirs);
+        // The same value under another name says nothing, nor does what neither has.
+        let elsewhere = vec![unique("iscsi_initiator", 1)];
+        other.evidence = Some(Evidence { boot_id: None, machine_sid: None, unique: elsewhere, ..theirs });
+        let mine = Evidence { boot_id: None, machine_sid: None, ..mine };
         compare(&ours.name, &mine, &[ours.clone(), other]).unwrap();
     }
 }

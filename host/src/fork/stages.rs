@@ -183,15 +183,18 @@ impl Seat<'_> {
         getrandom::fill(&mut entropy).map_err(|_| ForkError::Random)?;
         let identity = &self.record.identity;
         let parents = self.template.manifest.nics.iter().map(|nic| nic.mac);
+        let ips = identity.ip.iter().cloned().chain(std::iter::repeat(None));
         Ok(Identity {
             instance_id: identity.instance_id,
             hostname: identity.hostname.clone(),
             machine_id: identity.machine_id,
             nics: parents
                 .zip(&identity.macs)
-                .map(|(parent, mac)| NicIdentity { parent, mac: *mac })
+                .zip(ips)
+                .map(|((parent, mac), ip)| NicIdentity { parent, mac: *mac, ip })
                 .collect(),
             machine_sid: Some(identity.machine_sid.clone()),
+            authorized_keys: identity.authorized_keys.clone(),
             entropy: Secret::new(entropy),
             unix_time_ns: now,
         })
@@ -255,7 +258,7 @@ impl Seat<'_> {
 }
 
 /// The host's wall clock in nanoseconds since 1970-01-01T00:00:00Z.
-fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

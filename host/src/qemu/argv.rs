@@ -90,18 +90,17 @@ impl Vm<'_> {
     }
 
     fn machine(&self, argv: &mut Argv) {
-        let backend = match self.ram {
-            Ram::Anonymous => "",
-            Ram::Shared(_) | Ram::CopyOnWrite(_) => ",memory-backend=ram",
-        };
         // HPET and VMware's port would only cost the guest exits and the state bytes. SMM makes the BIOS read the disk
         // through it, which costs a cold boot a third of its time; only UEFI with secure boot needs it.
-        argv.pair("-machine", format!("{},accel=kvm,smm=off,vmport=off,hpet=off{backend}", self.machine));
+        let options = format!("accel=kvm,smm=off,vmport=off,hpet=off,memory-backend={RAM}");
+        argv.pair("-machine", format!("{},{options}", self.machine));
         argv.pair("-cpu", "host");
         argv.pair("-smp", self.cpus.to_string());
         argv.pair("-m", format!("{}B", self.memory));
         let (path, access) = match &self.ram {
-            Ram::Anonymous => return,
+            Ram::Anonymous => {
+                return argv.pair("-object", format!("memory-backend-ram,id={RAM},size={}", self.memory));
+            }
             Ram::Shared(path) => (path, "share=on"),
             Ram::CopyOnWrite(path) => (path, "share=off,readonly=on,rom=off"),
         };
@@ -228,6 +227,7 @@ mod tests {
     #[test]
     fn a_restarted_child_has_memory_of_its_own() {
         let child = argv(Ram::Anonymous, Begin::Boot, Cable::Plugged);
-        assert!(!child.iter().any(|arg| arg.contains("memory-backend")));
+        assert!(child.contains(&"memory-backend-ram,id=ram,size=1073741824".to_owned()));
+        assert!(!child.iter().any(|arg| arg.contains("mem-path")));
     }
 }

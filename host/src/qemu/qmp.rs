@@ -158,6 +158,12 @@ impl Qmp {
         self.execute("press the power button", qmp::system_powerdown {}).await.map(drop)
     }
 
+    /// The addresses that the VM's NICs receive for, which are the guest's own. Not every backend can tell them.
+    pub async fn macs(&mut self) -> Result<Vec<String>, QmpError> {
+        let filters = self.execute("tell its NICs' addresses", qmp::query_rx_filter { name: None }).await?;
+        Ok(filters.into_iter().map(|filter| filter.main_mac).collect())
+    }
+
     /// The versioned machine type that `alias` stands for, or `alias` itself.
     pub async fn machine_type(&mut self, alias: &str) -> Result<String, QmpError> {
         let query = qmp::query_machines { compat_props: None };

@@ -10,6 +10,8 @@ pub(crate) const CASES: &[Case] = &[
     ("identity::three_children_are_individuals", three_children_are_individuals),
     ("identity::eight_at_once_share_memory_and_nothing_else", eight_at_once_share_memory_and_nothing_else),
     ("identity::a_given_identity_is_taken_at_its_word", a_given_identity_is_taken_at_its_word),
+    ("identity::running_programs_see_the_child", running_programs_see_the_child),
+    ("identity::static_addresses_and_keys", static_addresses_and_keys),
 ];
 
 /// What a child says of itself when it is asked over SSH.
@@ -133,5 +135,67 @@ fn a_given_identity_is_taken_at_its_word(world: &World) -> Result<()> {
     let again = world.fails(["fork", TEMPLATE, "--name", "other", "--identity", file])?;
     contains(&again, "in use by the child Payroll")?;
     world.remove(&["Payroll"])?;
+    world.nothing_left()
+}
+
+/// What has run in the template, and what the kernel tells, is the child's as well.
+fn running_programs_see_the_child(world: &World) -> Result<()> {
+    let forked = world.json(&["fork", TEMPLATE, "--count", "2"])?;
+    let mut boot_ids = HashSet::new();
+    for child in forked.as_array().context("an array")? {
+        let (name, machine_id) = (string(child, "/name")?, string(child, "/identity/machine_id")?);
+        let manager =
+            "org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.DBus.Peer GetMachineId";
+        let said = world.ssh(name, &format!("cat /proc/sys/kernel/random/boot_id; busctl call {manager}"))?;
+        let (boot_id, manager) = said.split_once('\n').context("two lines")?;
+        contains(manager, machine_id)?;
+        ensure!(boot_ids.insert(boot_id.to_owned()), "{boot_id} twice");
+        // journald is restarted beside what else is left of boot.
+        until(Duration::from_secs(60), || {
+            let journal =
+                format!("journalctl --directory /var/log/journal/{machine_id} -o export -n 1 --no-pager");
+            contains(&world.ssh(name, &journal)?, &format!("_BOOT_ID={}", boot_id.replace('-', "")))
+        })?;
+    }
+    world.remove(&["debian-1", "debian-2"])?;
+    world.nothing_left()
+}
+
+/// Addresses from an identity file instead of DHCP, and SSH keys in place of the image's.
+fn static_addresses_and_keys(world: &World) -> Result<()> {
+    let files = tempfile::tempdir()?;
+    let (file, key) = (files.path().join("identity.toml"), files.path().join("key"));
+    succeeded(
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "jane", "-f"]).arg(&key),
+    )?;
+    let janes = fs::read_to_string(key.with_extension("pub"))?;
+    // This is how the case gets in afterwards.
+    let ours =
+        succeeded(Command::new("ssh-keygen").arg("-y").arg("-f").arg(world.images.join("id_ed25519")))?;
+    let keys = [ours.trim(), janes.trim()];
+    // Out of the DHCP server's range.
+    fs::write(
+        &file,
+        format!(
+            "[[ip]]\naddresses = [\"10.77.0.251/24\"]\ngateways = [\"10.77.0.1\"]\ndns = [\"10.77.0.53\"]\n\
+             search = [\"example.org\"]\n[[authorized_keys]]\nuser = \"root\"\nkeys = {keys:?}\n"
+        ),
+    )?;
+    let file = file.to_str().context("a path")?;
+    let forked = world.json(&["fork", TEMPLATE, "--name", "static", "--identity", file])?;
+    let mac = string(&forked, "/0/identity/macs/0")?;
+    until(Duration::from_secs(60), || {
+        succeeded(Command::new("ping").args(["-c", "1", "-W", "2", "10.77.0.251"]))
+    })?;
+    let said =
+        world.ssh("static", "cat ~/.ssh/authorized_keys; ip -br addr; ip route; cat /etc/resolv.conf")?;
+    ensure!(said.starts_with(&keys.join("\n")) && said.matches("ssh-").count() == 2, "{said}");
+    contains(&said, "10.77.0.251/24")?;
+    contains(&said, "default via 10.77.0.1")?;
+    contains(&said, "search example.org\nnameserver 10.77.0.53")?;
+    ensure!(!world.network.leases()?.contains_key(mac), "it asked for a lease as well");
+    let again = world.fails(["fork", TEMPLATE, "--name", "other", "--identity", file])?;
+    contains(&again, "10.77.0.251 is in use by the child static")?;
+    world.remove(&["static"])?;
     world.nothing_left()
 }

@@ -2,11 +2,14 @@
 
 mod bad_input;
 mod disk_full;
+mod fail_closed;
 mod gate;
+mod guests;
 mod identity;
 mod killed;
 mod lifecycle;
 mod template;
+mod verify;
 
 use crate::Case;
 
@@ -16,9 +19,12 @@ pub(crate) fn all() -> Vec<Case> {
         bad_input::CASES,
         identity::CASES,
         gate::CASES,
+        guests::CASES,
         lifecycle::CASES,
         killed::CASES,
         disk_full::CASES,
+        fail_closed::CASES,
+        verify::CASES,
         template::CASES,
     ]
     .concat()

@@ -1,0 +1,42 @@
+//! The boot id (random(4), `boot_id`), which the kernel makes once and never again: a file of the agent's is mounted over
+//! the kernel's, as systemd-nspawn(1) does for containers. On a machine that booted by itself this would not be needed and
+//! does no harm, so there is one way for both.
+
+use super::{ApplyError, random_uuid};
+use crate::{root::Root, system::System};
+use ramet_proto::BootId;
+
+const KERNELS: &str = "proc/sys/kernel/random/boot_id";
+const DIRECTORY: &str = "run/ramet-agent";
+const OURS: &str = "run/ramet-agent/boot_id";
+
+pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
+    let id = random_uuid(system)?;
+    root.make_dir(DIRECTORY, 0o755)?;
+    root.replace(OURS, format!("{id}\n").as_bytes(), 0o444)?;
+    system
+        .cover(&root.outside(OURS), &root.outside(KERNELS))
+        .map_err(|error| ApplyError::System("mount a boot id over the kernel's", error))
+}
+
+/// What the kernel's file shows.
+pub(super) fn read(root: &Root) -> Result<Option<BootId>, ApplyError> {
+    let Some(text) = root.read(KERNELS)? else { return Ok(None) };
+    text.trim_end().parse().map(Some).map_err(|error| ApplyError::Mismatch(format!("/{KERNELS}: {error}")))
+}
+
+/// That `shown` is the agent's and not the template's.
+pub(super) fn verify(
+    shown: Option<BootId>,
+    inherited: Option<BootId>,
+    root: &Root,
+) -> Result<(), ApplyError> {
+    let ours = root.read(OURS)?.and_then(|text| text.trim_end().parse::<BootId>().ok());
+    match shown {
+        None => Err(ApplyError::Missing(format!("/{KERNELS} is not there"))),
+        Some(id) if shown == inherited || shown != ours => {
+            Err(ApplyError::Mismatch(format!("the boot id is {id}, not the one that was mounted")))
+        }
+        Some(_) => Ok(()),
+    }
+}

@@ -1,0 +1,49 @@
+//! Names by which storage knows this machine: iSCSI (RFC 7143, section 4.2.7) and `NVMe` (NVM Express Base Specification,
+//! "`NVMe` Qualified Names", "Host Identifier": one goes with the other, and no two hosts share either).
+
+use super::{ApplyError, random, random_uuid};
+use crate::{root::Root, system::System};
+use ramet_proto::text::to_hex;
+
+const INITIATOR: &str = "etc/iscsi/initiatorname.iscsi";
+const ISCSID: &str = "usr/sbin/iscsid";
+
+/// What iscsi-iname(8) of Debian begins a name with.
+const PREFIX: &str = "iqn.1993-08.org.debian:01";
+
+const NVME: &str = "etc/nvme";
+const HOSTNQN: &str = "etc/nvme/hostnqn";
+const HOSTID: &str = "etc/nvme/hostid";
+
+pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
+    let before = root.read(INITIATOR)?;
+    if before.is_some() || (root.exists("etc/iscsi")? && root.exists(ISCSID)?) {
+        let before = before.as_deref().and_then(initiator).unwrap_or_default();
+        let prefix = before.rsplit_once(':').map_or(PREFIX, |(prefix, _)| prefix);
+        let text = format!("InitiatorName={prefix}:{}\n", to_hex(&random::<6>(system)?));
+        root.replace(INITIATOR, text.as_bytes(), 0o600)?;
+    }
+    if root.exists(NVME)? {
+        // Not what `nvme gen-hostnqn` makes: that prefers the SMBIOS UUID, which stays the template's.
+        let uuid = random_uuid(system)?;
+        root.replace(HOSTNQN, format!("nqn.2014-08.org.nvmexpress:uuid:{uuid}\n").as_bytes(), 0o644)?;
+        root.replace(HOSTID, format!("{uuid}\n").as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+/// The names there are.
+pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    let found = [
+        ("iscsi_initiator", root.read(INITIATOR)?.as_deref().and_then(initiator).map(str::to_owned)),
+        ("nvme_hostnqn", root.read(HOSTNQN)?.map(first_line)),
+        ("nvme_hostid", root.read(HOSTID)?.map(first_line)),
+    ];
+    Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
+/// The name in the file of open-iscsi, which may have comments and `GenerateName=yes` instead.
+fn initiator(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("InitiatorName=")).map(str::trim)
+}

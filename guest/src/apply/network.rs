@@ -1,0 +1,95 @@
+//! What would make a child ask a DHCP server as its template, or make up IPv6 addresses as its template.
+
+use super::{ApplyError, random};
+use crate::{root::Root, system::System};
+use nix::errno::Errno;
+use ramet_proto::text::to_hex;
+use std::net::Ipv6Addr;
+
+/// Files that go: a directory, how their names begin, how they end.
+const FILES: &[(&str, &str, &str)] = &[
+    // systemd-networkd derives DUID and IAID from the machine-id (networkd.conf(5), DUIDType=). It asks for the address of
+    // an earlier run's lease; one in the initrd leaves some.
+    ("run/systemd/netif/leases", "", ""),
+    ("run/systemd/netif/links", "", ""),
+    // What its DHCP server has given to the template's clients (PersistLeases=, since 256).
+    ("var/lib/systemd/network/dhcp-server-lease", "", ""),
+    // NetworkManager: its secret makes stable ids and IPv6 addresses (RFC 7217), leases are asked for again.
+    ("var/lib/NetworkManager", "secret_key", ""),
+    ("var/lib/NetworkManager", "seen-bssids", ""),
+    ("var/lib/NetworkManager", "timestamps", ""),
+    ("var/lib/NetworkManager", "", ".lease"),
+    ("run/NetworkManager", "", ".lease"),
+    // dhclient of ISC; the file of its DHCP server beside it stays, which does not start without.
+    ("var/lib/dhcp", "dhclient", ""),
+    ("var/lib/dhclient", "dhclient", ""),
+    // dhcpcd, from version 9 on, and before.
+    ("var/lib/dhcpcd", "secret", ""),
+    ("var/lib/dhcpcd", "", ".lease"),
+    ("var/lib/dhcpcd", "", ".lease6"),
+    ("var/lib/dhcpcd5", "", ".lease"),
+    ("var/lib/dhcpcd5", "", ".lease6"),
+    ("etc", "dhcpcd.secret", ""),
+];
+
+/// Where dhcpcd keeps its DUID, and what shows that it does so.
+const DHCPCD_DUID: &[(&str, &str)] =
+    &[("var/lib/dhcpcd/duid", "var/lib/dhcpcd"), ("etc/dhcpcd.duid", "etc/dhcpcd.duid")];
+
+/// Where the kernel keeps secrets of stable IPv6 addresses (ip-sysctl, `stable_secret`).
+const IPV6: &str = "proc/sys/net/ipv6/conf";
+
+pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
+    for path in left(root)? {
+        root.remove(&path)?;
+    }
+    for (path, sign) in DHCPCD_DUID {
+        if root.exists(sign)? {
+            // Without the file it would take the SMBIOS UUID, which stays the template's. A DUID-UUID (RFC 6355) in its
+            // own notation.
+            let duid: Vec<_> = random::<16>(system)?.iter().map(|byte| to_hex(&[*byte])).collect();
+            root.replace(path, format!("00:04:{}\n", duid.join(":")).as_bytes(), 0o644)?;
+        }
+    }
+    for interface in root.names(IPV6)? {
+        let path = format!("{IPV6}/{interface}/stable_secret");
+        match root.read(&path) {
+            Ok(None) => {}
+            Ok(Some(_)) => root.write(&path, &Ipv6Addr::from(random::<16>(system)?).to_string())?,
+            // The kernel's word for "not set".
+            Err(error) if error.is(Errno::EIO) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The files of [`FILES`] that are there.
+fn left(root: &Root) -> Result<Vec<String>, ApplyError> {
+    let mut left = Vec::new();
+    for (directory, start, end) in FILES {
+        for name in root.names(directory)? {
+            let path = format!("{directory}/{name}");
+            if name.starts_with(start) && name.ends_with(end) && !root.is_dir(&path)? {
+                left.push(path);
+            }
+        }
+    }
+    Ok(left)
+}
+
+pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
+    match left(root)?.first() {
+        None => Ok(()),
+        Some(path) => Err(ApplyError::Mismatch(format!("/{path} is there again"))),
+    }
+}
+
+/// The DUIDs there are.
+pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
+    let mut values = Vec::new();
+    for (path, _) in DHCPCD_DUID {
+        values.extend(root.read(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
+    }
+    Ok(values)
+}

@@ -1,0 +1,164 @@
+//! Unit files, as far as the gate has to understand them (systemd.unit(5), systemd.syntax(7)).
+
+use serde::Deserialize;
+use std::fmt;
+
+/// The name of a service or a socket, or of a template of either.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct UnitName(String);
+
+impl UnitName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UnitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for UnitName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".socket"));
+        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@');
+        match stem {
+            // As systemd has it: 255 characters at most, something before an @.
+            Some(stem)
+                if name.len() < 256
+                    && !stem.is_empty()
+                    && !stem.starts_with('@')
+                    && stem.chars().all(valid) =>
+            {
+                Ok(Self(name))
+            }
+            Some(_) | None => Err(format!("{name:?} is no name of a service or socket, such as x.service")),
+        }
+    }
+}
+
+/// A setting: its section, its name, its value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) section: String,
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+/// The settings of a file, in its order. A line that is none is passed over, as systemd does.
+pub(super) fn settings(text: &str) -> Vec<Setting> {
+    let mut section = String::new();
+    let mut found = Vec::new();
+    let mut line = String::new();
+    for part in text.lines() {
+        let trimmed = part.trim();
+        // A comment may also stand within a continued line.
+        if trimmed.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(begun) = trimmed.strip_suffix('\\') {
+            line.push_str(begun);
+            line.push(' ');
+            continue;
+        }
+        line.push_str(trimmed);
+        let whole = std::mem::take(&mut line);
+        if let Some(name) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = whole.split_once('=') {
+            found.push(Setting {
+                section: section.clone(),
+                key: key.trim_end().into(),
+                value: value.trim().into(),
+            });
+        }
+    }
+    found
+}
+
+/// A boolean (systemd.syntax(7)); `None` is what systemd would pass over.
+pub(super) fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a socket setting makes somebody outside this machine able to connect (systemd.socket(5)): a port, an
+/// internet address or a vsock one, rather than a path or an abstract name. What is not understood counts as one.
+pub(super) fn is_network(setting: &Setting) -> bool {
+    let listens =
+        matches!(setting.key.as_str(), "ListenStream" | "ListenDatagram" | "ListenSequentialPacket");
+    // The specifiers that stand for a directory (systemd.unit(5)).
+    let directories = ["%t", "%S", "%C", "%L", "%E", "%T", "%V", "%h", "%Y", "%y"];
+    let local = setting.value.starts_with(['/', '@'])
+        || setting.value.is_empty()
+        || directories.iter().any(|directory| setting.value.starts_with(directory));
+    setting.section == "Socket" && listens && !local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_as_systemd_reads_it() {
+        let text =
+            "# c\n[Unit]\nBefore = a.target \\\n# in between\n  b.target\n; c\nno setting\n\n[X y]\nK=v=w\n";
+        let read: Vec<_> = settings(text).into_iter().map(|s| (s.section, s.key, s.value)).collect();
+        let expected = [("Unit", "Before", "a.target  b.target"), ("X y", "K", "v=w")];
+        assert_eq!(read, expected.map(|(s, k, v)| (s.to_owned(), k.to_owned(), v.to_owned())));
+        assert!(settings("").is_empty());
+    }
+
+    #[test]
+    fn booleans() {
+        assert_eq!(boolean("False"), Some(false));
+        assert_eq!(boolean("on"), Some(true));
+        assert_eq!(boolean("maybe"), None);
+    }
+
+    #[test]
+    fn what_is_reached_from_outside() {
+        let listens = |line: &str| is_network(&settings(&format!("[Socket]\n{line}\n"))[0]);
+        for network in [
+            "ListenStream=22",
+            "ListenStream=0.0.0.0:22",
+            "ListenDatagram=[::]:53",
+            "ListenStream=vsock::22",
+            "ListenSequentialPacket=vsock:2:1",
+            "ListenStream=%i",
+        ] {
+            assert!(listens(network), "{network}");
+        }
+        for local in [
+            "ListenStream=/run/x",
+            "ListenDatagram=@x",
+            "ListenStream=%t/x",
+            "ListenStream=",
+            "ListenNetlink=route 1361",
+            "ListenFIFO=/run/x",
+            "Accept=yes",
+        ] {
+            assert!(!listens(local), "{local}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        for good in ["dbus.service", "a@.service", "a@b\\x2dc.service", "x.y.socket"] {
+            assert_eq!(UnitName::try_from(good.to_owned()).unwrap().as_str(), good);
+        }
+        let long = format!("{}.service", "a".repeat(250));
+        for bad in
+            ["dbus", ".service", "@.service", "a b.service", "../a.service", "a.target", "*.service", &long]
+        {
+            assert!(UnitName::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+}

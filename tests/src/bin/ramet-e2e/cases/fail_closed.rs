@@ -1,0 +1,176 @@
+//! Whatever goes wrong in a guest between its fork and its open gate, it never opens: it powers off, and says why.
+//!
+//! One template serves all faults: its site applier brings about the fault that is the child's name.
+
+use crate::Case;
+use anyhow::{Context as _, Result, ensure};
+use ramet::{
+    agent::{Agent, AgentError},
+    child::record::{Record, now_ms},
+    fork::stages::Reserved,
+    identity::{IdentityFile, InUse, complete},
+    qemu::process,
+    state::StateDir,
+    template::Template,
+};
+use ramet_proto::{
+    Secret,
+    message::{Identity, NicIdentity},
+};
+use ramet_tests::{NETS, TEMPLATE, World, contains, string, succeeded, until};
+use std::{process::Command, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CASES: &[Case] = &[("fail_closed::whatever_goes_wrong", whatever_goes_wrong)];
+
+/// The template whose children go wrong.
+const FAULTY: &str = "faulty";
+
+/// Makes the guest what children of [`FAULTY`] are forked from: a failing site applier, short deadlines, and a clock
+/// that was wrong when the parent was suspended.
+const SPOIL: &str = r#"set -e
+mkdir -p /etc/ramet/appliers.d
+cat > /etc/ramet/appliers.d/10-fault <<'END'
+#!/bin/sh
+name=$(sed -n 's/.*"hostname":"\([^"]*\)".*/\1/p')
+case $name in
+  fails) echo 'this site says no' >&2; exit 3 ;;
+  hangs) sleep 1000 ;;
+  babbles) head -c 1000000 /dev/urandom ;;
+  readonly) echo u > /proc/sysrq-trigger; sleep 2 ;;
+  full) fallocate -l $(($(stat -f -c '%f*%S' /) - 4194304)) /fill; cat /dev/zero > /rest; sync ;;
+  killed) kill -9 "$(pidof ramet-agent)"; sleep 5 ;;
+  twin-*) echo salt=same ;;
+  *) echo "salt=$name" ;;
+esac
+END
+chmod 0755 /etc/ramet/appliers.d/10-fault
+cat > /etc/systemd/system/old-clock.service <<'END'
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/date --set=2001-01-01
+[Install]
+WantedBy=sysinit.target
+END
+systemctl --quiet enable old-clock.service
+printf 'identify_timeout_seconds = 10\nsite_applier_timeout_seconds = 5\n' >> /etc/ramet/agent.toml
+rm -r /var/lib/ramet-agent
+"#;
+
+fn whatever_goes_wrong(world: &World) -> Result<()> {
+    make_faulty(world)?;
+    for (name, why) in [
+        ("fails", "10-fault"),
+        ("hangs", "10-fault"),
+        ("babbles", "10-fault"),
+        ("readonly", "record"),
+        ("full", "record"),
+        ("killed", "QEMU ended"),
+    ] {
+        let told = world.fails(["fork", FAULTY, "--name", name])?;
+        contains(&told, why).with_context(|| format!("the fault {name}"))?;
+        world.nothing_left()?;
+    }
+    let told = world.fails(["fork", FAULTY, "--count", "2", "--name-prefix", "twin"])?;
+    contains(&told, "salt")?;
+    world.nothing_left()?;
+
+    // In the background nobody is there to hear of it; the record is.
+    world.ok(["fork", FAULTY, "--name", "fails", "--wait", "resumed"])?;
+    until(Duration::from_secs(60), || {
+        let shown = world.json(&["show", "fails"])?;
+        ensure!(shown["state"] == "failed", "{shown}");
+        contains(string(&shown, "/failure")?, "10-fault")
+    })?;
+    ensure!(world.processes()?.is_empty(), "it runs on");
+    world.remove(&["fails"])?;
+
+    hosts_that_fail(world)?;
+
+    // Nothing is wrong with this one, though its parent's clock was.
+    world.ok(["fork", FAULTY, "--name", "well"])?;
+    let here = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let before = here()?.as_secs();
+    let clock: u64 = world.ssh("well", "date +%s")?.parse()?;
+    ensure!((before.saturating_sub(1)..=here()?.as_secs() + 1).contains(&clock), "its clock says {clock}");
+    // An agent that ends takes its machine with it, past the gate as well.
+    let _ = world.ssh("well", "kill -9 $(pidof ramet-agent); sleep 20");
+    until(Duration::from_secs(30), || {
+        ensure!(world.json(&["show", "well"])?["state"] == "stopped", "it runs on without its agent");
+        Ok(())
+    })?;
+    world.remove(&["well"])?;
+    world.ok(["template", "rm", FAULTY])?;
+    world.nothing_left()
+}
+
+fn make_faulty(world: &World) -> Result<()> {
+    world.ok(["fork", TEMPLATE, "--name", "seed"])?;
+    world.ssh("seed", SPOIL)?;
+    world.ok(["stop", "seed", "--timeout", "60s"])?;
+    let disk = world.state_dir().join("faulty.qcow2");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-O", "qcow2"]).arg(world.child_file("seed", "disk.qcow2")).arg(&disk);
+    succeeded(&mut convert)?;
+    world.remove(&["seed"])?;
+    let mut create = world.ramet(["template", "create", FAULTY, "--memory", "512M", "--disk"]);
+    succeeded(create.arg(&disk).args(NETS.iter().flat_map(|net| ["--net", net])))?;
+    Ok(std::fs::remove_file(disk)?)
+}
+
+/// A host that resumes a child and goes, one that goes between identify and open, and one that sends nonsense.
+fn hosts_that_fail(world: &World) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let state = StateDir::open(world.state_dir())?;
+    let template = Template::open(&state, &FAULTY.parse()?)?;
+    for fault in ["silent", "hung-up", "misaddressed"] {
+        let name: ramet::name::Name = fault.parse()?;
+        let nics = template.manifest.nics.len();
+        let identity = complete(&name, nics, &IdentityFile::default(), &InUse::default())?;
+        let record = Record::new(name.clone(), template.name.clone(), identity.clone(), now_ms());
+        runtime.block_on(async {
+            let never = CancellationToken::new();
+            let child = Reserved::new(&state, &template, record)?.spawn(&never).await?.resume(&never).await?;
+            let cid = Record::read(&state.child(&name))?.cid;
+            if fault != "silent" {
+                let mut agent: Agent =
+                    Agent::dial(cid, Duration::from_secs(30), || Ok::<_, AgentError>(())).await?;
+                let parents = template.manifest.nics.iter().map(|nic| nic.mac);
+                let parents = parents.map(|mac| if fault == "hung-up" { mac } else { identity.macs[0] });
+                let nics = parents.zip(&identity.macs);
+                let told = Identity {
+                    nics: nics.map(|(parent, mac)| NicIdentity { parent, mac: *mac, ip: None }).collect(),
+                    ..told(&identity)
+                };
+                let answer = agent.identify(told, Duration::from_secs(30)).await;
+                ensure!(answer.is_ok() == (fault == "hung-up"), "{answer:?}");
+            }
+            until(Duration::from_secs(40), || {
+                ensure!(process::running(&state.child(&name))?.is_none(), "{fault}: it runs on");
+                Ok(())
+            })?;
+            let console = std::fs::read_to_string(world.child_file(fault, "console.log"))?;
+            contains(&console, "has no identity and powers off")?;
+            ensure!(!console.contains("login"), "{console}");
+            child.undo().await?;
+            Ok::<_, anyhow::Error>(())
+        })?;
+    }
+    world.nothing_left()
+}
+
+fn told(identity: &ramet::identity::ChildIdentity) -> Identity {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Identity {
+        instance_id: identity.instance_id,
+        hostname: identity.hostname.clone(),
+        machine_id: identity.machine_id,
+        nics: Vec::new(),
+        machine_sid: None,
+        authorized_keys: Vec::new(),
+        entropy: Secret::new(vec![7; 64]),
+        unix_time_ns: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,116 @@
+//! Other guests: children of another Debian, with other network services, with a display manager.
+//!
+//! A template costs a cold boot, so there is one for each guest, and two children that everything is asked of.
+
+use crate::Case;
+use anyhow::{Context as _, Result, bail, ensure};
+use ramet_tests::{Network, World, contains, string, succeeded, until};
+use std::{ffi::OsString, process::Command, time::Duration};
+
+pub(crate) const CASES: &[Case] = &[
+    ("guests::debian_12_with_networkmanager", debian_12_with_networkmanager),
+    ("guests::debian_13_with_ifupdown_and_a_display_manager", debian_13_with_ifupdown_and_a_display_manager),
+];
+
+fn debian_12_with_networkmanager(world: &World) -> Result<()> {
+    let secrets = "sha256sum < /var/lib/NetworkManager/secret_key; echo $(grep -l 10.77.0.9$ /var/lib/NetworkManager/*.lease)";
+    let answers = individuals(world, "debian12-nm", &["NetworkManager"], secrets)?;
+    for answer in &answers {
+        let [secret, planted] = &answer[..] else { bail!("{answer:?}") };
+        ensure!(planted.is_empty(), "a lease of the template's is still there: {planted}");
+        ensure!(!secret.starts_with("f393a228"), "the secret is the image's");
+    }
+    ensure!(answers[0][0] != answers[1][0], "the secret is shared");
+    Ok(())
+}
+
+fn debian_13_with_ifupdown_and_a_display_manager(world: &World) -> Result<()> {
+    let duid = "cat /var/lib/dhcpcd/duid; pgrep -c greet";
+    let answers = individuals(world, "debian13-ifupdown", &["display-manager"], duid)?;
+    for answer in &answers {
+        let [duid, greeters] = &answer[..] else { bail!("{answer:?}") };
+        ensure!(!duid.starts_with("00:04:00:11:22:33"), "the DUID is the image's");
+        ensure!(greeters != "0", "nobody greets");
+    }
+    ensure!(answers[0][0] != answers[1][0], "the DUID is shared");
+    Ok(())
+}
+
+/// What every guest is asked. Each line of the answer is looked at in [`individuals`].
+const QUESTIONS: &str = "uname -n; cat /etc/hostname; cat /etc/machine-id; cat /sys/class/net/e*/address
+cat /etc/ssh/ssh_host_ed25519_key.pub
+echo $(ip -br -4 addr show scope global up); echo $(ip -br -6 addr show scope link up)
+echo $(systemctl --failed --plain --no-legend)
+started() { systemctl show --value --property=ActiveEnterTimestampMonotonic $1.service; }
+for unit in $UNITS ssh; do
+  [ $(started $unit) -gt $(started ramet-agent) ] || echo -n \"$unit has not started after the gate; \"
+done; echo
+";
+
+/// Makes a template of a guest and two children, and fails unless they are two. `units` are those that the gate holds
+/// there; what the children answer to `questions` is returned.
+fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Vec<String>>> {
+    let disk = world.images.join(format!("{guest}.qcow2"));
+    let mut create = world.ramet(["template", "create", guest, "--memory", "512M", "--disk"]);
+    succeeded(create.arg(disk).arg("--net").arg(format!("bridge={}", Network::BRIDGE)))?;
+    let questions = format!("UNITS='{}'\n{QUESTIONS}{questions}", units.join(" "));
+    let answers = two_children(world, guest, &questions);
+    // Other cases count templates.
+    world.clear()?;
+    world.ok(["template", "rm", guest])?;
+    world.nothing_left()?;
+    answers
+}
+
+fn two_children(world: &World, guest: &str, questions: &str) -> Result<Vec<Vec<String>>> {
+    let forked = world.json(&["fork", guest, "--count", "2"])?;
+    let forked = forked.as_array().context("an array")?;
+    let (mut common, mut own) = (Vec::new(), Vec::new());
+    for child in forked {
+        let name = string(child, "/name")?;
+        let mac = string(child, "/identity/macs/0")?;
+        let address =
+            until(Duration::from_secs(60), || world.network.leases()?.remove(mac).context("no lease"))?;
+        let answer = on_the_bridge(world, name, &address, questions)?;
+        let lines: Vec<String> = answer.lines().map(str::to_owned).collect();
+        let (first, rest) = lines.split_at_checked(9).with_context(|| format!("{lines:?}"))?;
+        let [uname, hostname, machine_id, seen_mac, key, inet, inet6, failed, early] = first else {
+            bail!("{lines:?}")
+        };
+        ensure!(uname == name && hostname == name, "{uname} {hostname}");
+        ensure!(machine_id == string(child, "/identity/machine_id")?, "{machine_id}");
+        ensure!(seen_mac == mac, "{seen_mac} instead of {mac}");
+        contains(key, string(child, "/identity/ssh_host_keys/0")?)?;
+        contains(inet, &format!(" UP {address}/24"))?;
+        contains(inet6, " fe80::")?;
+        ensure!(failed.is_empty(), "units that failed in {name}: {failed}");
+        ensure!(early.is_empty(), "{name}: {early}");
+        common.push([uname, machine_id, mac, key, &address, inet6].map(ToString::to_string));
+        own.push(rest.to_vec());
+    }
+    ensure!(common.len() == 2, "{} children", common.len());
+    for (one, other) in common[0].iter().zip(&common[1]) {
+        ensure!(one != other, "both have {one}");
+    }
+    // By vsock where systemd has sshd listen there, else by an address that the guest has told.
+    let name = string(&forked[0], "/name")?;
+    ensure!(world.ssh(name, "uname -n")? == name);
+
+    let template = world.json(&["template", "show", guest])?;
+    let parent = string(&template, "/nics/0/mac")?;
+    let frames = world.network.frames(&format!("ether host {parent}"))?;
+    ensure!(frames == 0, "{frames} frames with the parent's address {parent}");
+    Ok(own)
+}
+
+/// Runs a command in a child as somebody would who has its address and its host key; what it printed.
+fn on_the_bridge(world: &World, child: &str, address: &str, command: &str) -> Result<String> {
+    let mut known_hosts = OsString::from("UserKnownHostsFile=");
+    known_hosts.push(world.child_file(child, "known_hosts"));
+    let mut ssh = Command::new("timeout");
+    ssh.args(["--kill-after=5", "120", "ssh", "-o"]).arg(known_hosts);
+    ssh.args(["-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes", "-o"]);
+    ssh.arg(format!("HostKeyAlias={child}")).args(["-o", "IdentitiesOnly=yes", "-i"]);
+    ssh.arg(world.images.join("id_ed25519")).arg(format!("root@{address}")).arg(command);
+    succeeded(ssh.stdin(std::process::Stdio::null()))
+}
