@@ -36,11 +36,6 @@ pub(crate) fn last(config: &Config) -> Programs {
 }
 
 impl Programs {
-    /// The agent, if this checkout has one.
-    pub(crate) fn agent(&self) -> Option<&Path> {
-        self.named("ramet-agent")
-    }
-
     /// The program `wanted`, if it was built.
     pub(crate) fn named(&self, wanted: &str) -> Option<&Path> {
         self.0.iter().find(|path| name(path) == wanted).map(PathBuf::as_path)

@@ -3,48 +3,65 @@
 //! ```text
 //! lab-root     mmdebstrap: a folder, also the tools' root
 //!   lab        its disk, kernel, initrd and keys
-//! debian-root  mmdebstrap: a folder, and the key pair of its root
-//!   plain      plain.qcow2
-//!   debian     debian.qcow2: with the agent
+//! GUEST-root   mmdebstrap: a folder
+//!   GUEST      GUEST.qcow2: with the package of the agent
+//!   plain      plain.qcow2: debian without
+//! guest-key    the key pair of every guest's root
+//! package      the agent as a Debian package
 //! ```
 
 use std::fmt;
-use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::build::Programs;
 use crate::cache::artifact;
 use crate::config::Config;
-use crate::recipe::{self, Recipe};
-use crate::sys;
+use crate::recipe::Recipe;
+use crate::roots::{self, Root};
 use crate::tools::{Tools, User, inside};
+use crate::{package, sys};
 
-/// The Debian release of the lab and of the guest.
-const SUITE: &str = "trixie";
-
-/// Guest images, each a file in the cache.
-#[derive(Debug, Clone)]
-pub(crate) struct Images {
-    /// With the agent.
-    pub(crate) debian: PathBuf,
-    /// The same without.
-    pub(crate) plain: PathBuf,
-    /// Private key of their root, mode 0600.
-    pub(crate) key: PathBuf,
+/// A guest: a recipe in `images/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Guest {
+    /// Debian 13 with systemd-networkd: what everything but the cases about guests is done with
+    Debian,
+    /// Debian 12 with `NetworkManager`
+    Debian12Nm,
+    /// Debian 13 with ifupdown, dhcpcd and a display manager
+    Debian13Ifupdown,
 }
 
+impl Guest {
+    /// Its name: of its folder in `images/`, of its image, of itself.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debian => "debian",
+            Self::Debian12Nm => "debian12-nm",
+            Self::Debian13Ifupdown => "debian13-ifupdown",
+        }
+    }
+}
+
+/// Files in the cache, each with the name it has in `$RAMET_IMAGES`.
+#[derive(Debug)]
+pub(crate) struct Images(Vec<(String, PathBuf)>);
+
 impl Images {
-    /// Each file with the name it has in `$RAMET_IMAGES`.
-    pub(crate) fn named(&self) -> [(&'static str, &Path); 3] {
-        [("debian.qcow2", &self.debian), ("plain.qcow2", &self.plain), ("id_ed25519", &self.key)]
+    /// Each file with its name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.0.iter().map(|(name, path)| (name.as_str(), path.as_path()))
     }
 }
 
 impl fmt::Display for Images {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (_, path)) in self.named().iter().enumerate() {
+        for (index, (_, path)) in self.named().enumerate() {
             let end = if index == 0 { "" } else { "\n" };
             write!(f, "{end}{}", path.display())?;
         }
@@ -59,71 +76,98 @@ pub(crate) struct LabDisk {
     pub(crate) folder: PathBuf,
 }
 
-/// Makes what is missing of the guest images.
-pub(crate) fn ensure(config: &Config, programs: &Programs) -> Result<Images> {
-    let recipe = config.root.join("images/debian");
-    let rootfs = config.root.join("guest/rootfs");
+/// Does `work`, say a build, and beside it makes the roots that the images of `guests` will need.
+pub(crate) fn beside_roots<T>(
+    config: &Config,
+    guests: &[Guest],
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    thread::scope(|scope| {
+        let roots = scope.spawn(|| {
+            roots::need_tools()?;
+            thread::scope(|scope| {
+                let lab = scope.spawn(|| roots::lab(config));
+                let guests = side_by_side(guests, |guest| roots::guest(config, guest.name()));
+                join(lab).and(guests)
+            })
+        });
+        let done = work();
+        let roots = join(roots);
+        let done = done?;
+        roots.map(|_| done)
+    })
+}
+
+/// Makes what is missing of the images of `guests`.
+pub(crate) fn ensure(config: &Config, guests: &[Guest], programs: &Programs) -> Result<Images> {
+    let package = package::ensure(config, programs)?;
     let tools = Tools::ensure(config)?;
-    let root_key = root_key(&recipe)?;
-    let root = artifact(&config.cache, "debian-root", &root_key, |out| {
-        bootstrap(&recipe, &out.join("root"))?;
+    let key = key_pair(config)?;
+    let roots = side_by_side(guests, |guest| roots::guest(config, guest.name()))?;
+
+    let mut plan: Vec<(&str, &Root, Option<&Path>)> = Vec::new();
+    for (guest, root) in guests.iter().zip(&roots) {
+        plan.push((guest.name(), root, Some(&package)));
+        if *guest == Guest::Debian {
+            plan.push(("plain", root, None));
+        }
+    }
+    let mut files = side_by_side(&plan, |&(name, root, package)| {
+        let file = format!("{name}.qcow2");
+        let image = bake(config, &tools, name, root, &key.join("id_ed25519.pub"), package)?.join(&file);
+        Ok((file, image))
+    })?;
+    files.push(("id_ed25519".into(), key.join("id_ed25519")));
+    Ok(Images(files))
+}
+
+/// Makes the folder with `NAME.qcow2` out of a guest's root.
+fn bake(
+    config: &Config,
+    tools: &Tools,
+    name: &str,
+    root: &Root,
+    key: &Path,
+    package: Option<&Path>,
+) -> Result<PathBuf> {
+    let script = config.root.join("images/guest/bake");
+    let mut recipe =
+        Recipe::default().bytes("root", root.key.as_bytes()).file("key", key)?.file("bake", &script)?;
+    if let Some(package) = package {
+        recipe = recipe.file("package", package)?;
+    }
+    artifact(&config.cache, name, &recipe.key(), |out| {
+        let mut command = tools.command(User::Root, "sh");
+        command.arg(inside(&script)).arg(inside(&root.path)).arg(inside(key));
+        command.arg(inside(&out.join(format!("{name}.qcow2")))).args(package.map(inside));
+        sys::run(&mut command)
+    })
+}
+
+/// The folder with the key pair of every guest's root, which does not change.
+fn key_pair(config: &Config) -> Result<PathBuf> {
+    artifact(&config.cache, "guest-key", "1", |out| {
         sys::need(&["/usr/bin/ssh-keygen"], &["openssh-client"])?;
         sys::run(
             std::process::Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", "ramet guest", "-f"])
                 .arg(out.join("id_ed25519")),
         )
-    })?;
-
-    let bake = |out: PathBuf, agent: Option<&Path>| -> Result<()> {
-        let mut command = tools.command(User::Root, "sh");
-        command.arg(inside(&recipe.join("bake"))).arg(inside(&root.join("root")));
-        command.arg(inside(&root.join("id_ed25519.pub"))).arg(inside(&out));
-        if let Some(agent) = agent {
-            command.arg(inside(agent)).arg(inside(&rootfs));
-        }
-        sys::run(&mut command)
-    };
-    let baked = || -> Result<Recipe> {
-        Recipe::default()
-            .bytes("root", root_key.as_bytes())
-            .file("key", &root.join("id_ed25519.pub"))?
-            .file("bake", &recipe.join("bake"))
-    };
-
-    let plain = artifact(&config.cache, "plain", &baked()?.key(), |out| bake(out.join("plain.qcow2"), None))?
-        .join("plain.qcow2");
-    let debian = match programs.agent() {
-        Some(agent) => {
-            let key = baked()?.file("agent", agent)?.tree(&rootfs)?.key();
-            artifact(&config.cache, "debian", &key, |out| bake(out.join("debian.qcow2"), Some(agent)))?
-                .join("debian.qcow2")
-        }
-        None => plain.clone(),
-    };
-    Ok(Images { debian, plain, key: root.join("id_ed25519") })
-}
-
-/// The lab's root, which is the tools' root too.
-pub(crate) fn lab_root(config: &Config) -> Result<PathBuf> {
-    let recipe = config.root.join("images/lab");
-    let root = artifact(&config.cache, "lab-root", &root_key(&recipe)?, |out| {
-        bootstrap(&recipe, &out.join("root"))
-    })?;
-    Ok(root.join("root"))
+    })
 }
 
 /// Makes the lab's disk if it is missing.
 pub(crate) fn lab_disk(config: &Config, tools: &Tools) -> Result<LabDisk> {
-    let recipe = config.root.join("images/lab");
+    let bake = config.root.join("images/lab/bake");
+    let root = tools.root();
     let key = Recipe::default()
-        .bytes("root", root_key(&recipe)?.as_bytes())
-        .file("key", &tools.root().join("etc/ssh/ssh_host_ed25519_key.pub"))?
-        .file("bake", &recipe.join("bake"))?
+        .bytes("root", root.key.as_bytes())
+        .file("key", &root.path.join("etc/ssh/ssh_host_ed25519_key.pub"))?
+        .file("bake", &bake)?
         .key();
     let folder = artifact(&config.cache, "lab", &key, |out| {
         let mut command = tools.command(User::Root, "sh");
-        command.arg(inside(&recipe.join("bake"))).arg(inside(tools.root())).arg(inside(out));
+        command.arg(inside(&bake)).arg(inside(&root.path)).arg(inside(out));
         sys::run(&mut command)?;
         // ssh refuses a key of somebody else's.
         let owner = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
@@ -132,46 +176,43 @@ pub(crate) fn lab_disk(config: &Config, tools: &Tools) -> Result<LabDisk> {
     Ok(LabDisk { folder })
 }
 
-/// The key of a root: what mmdebstrap is given.
-fn root_key(recipe: &Path) -> Result<String> {
-    Ok(Recipe::default()
-        .bytes("suite", SUITE.as_bytes())
-        .bytes("bootstrap", BOOTSTRAP.as_bytes())
-        .file("packages", &recipe.join("packages"))?
-        .file("customize", &recipe.join("customize"))?
-        .tree(&recipe.join("root"))?
-        .key())
+/// Does `work` for all at the same time.
+fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        threads.into_iter().map(join).collect()
+    })
 }
 
-/// Debian's bootstrap of `$2` (suite `$3`, packages `$4`) by the recipe in `$1`. The recipe's files come in before its
-/// packages, so that the first initrd is already made by the recipe's configuration, and again after them, so that no
-/// package has the last word.
-const BOOTSTRAP: &str = r#"set -eu
-export RECIPE="$1"
-copy='tar -C "$RECIPE/root" --owner=0 --group=0 --mode=u+rwX,go+rX,go-w -c . |
-  tar -C "$1" -x --keep-directory-symlink --no-overwrite-dir'
-exec mmdebstrap --quiet --mode=root --variant=minbase --format=directory --include="$4" \
-  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
-  --aptopt='Acquire::Languages "none"' \
-  --essential-hook="$copy" --customize-hook="$copy" \
-  --customize-hook='cp "$RECIPE/customize" "$1/customize"; chroot "$1" /customize; rm "$1/customize"' \
-  "$3" "$2""#;
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
 
-fn bootstrap(recipe: &Path, out: &Path) -> Result<()> {
-    sys::need(
-        &["/usr/bin/mmdebstrap", "/usr/share/keyrings/debian-archive-keyring.gpg"],
-        &["mmdebstrap", "debian-archive-keyring"],
-    )?;
-    let list = recipe.join("packages");
-    let text = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
-    sys::run(
-        sys::as_root("sh")
-            .args(["-c", BOOTSTRAP, "sh"])
-            .arg(recipe)
-            .arg(out)
-            .arg(SUITE)
-            .arg(recipe::packages(&text).join(",")),
-    )
-    .context("mmdebstrap failed: it needs a Debian mirror within reach and a few GB of free disk")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_has_a_recipe_named_as_on_the_command_line() {
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images");
+        for guest in Guest::value_variants() {
+            let value = guest.to_possible_value().expect("a name on the command line");
+            assert_eq!(value.get_name(), guest.name());
+            let hostname = std::fs::read_to_string(images.join(guest.name()).join("root/etc/hostname"));
+            assert_eq!(hostname.expect("a hostname").trim(), guest.name());
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_told_once_all_have_ended() {
+        let ended = std::sync::atomic::AtomicUsize::new(0);
+        let result = side_by_side(&[1, 2, 3], |item| {
+            ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            anyhow::ensure!(*item != 2, "not two");
+            Ok(*item)
+        });
+        assert_eq!(result.expect_err("a failure").to_string(), "not two");
+        assert_eq!(ended.into_inner(), 3);
+    }
 }

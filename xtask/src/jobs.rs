@@ -2,53 +2,75 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::build;
 use crate::config::Config;
+use crate::images::{self, Guest};
 use crate::lab;
 use crate::place::Place;
 use crate::run;
 use crate::sys::{self, Step};
 
+/// What the demo and the benchmark need. The first run of either has to make it, and somebody waits for it.
+const FEW: &[Guest] = &[Guest::Debian];
+
 /// Unit and integration tests here, then the end-to-end cases.
 pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) -> Result<ExitCode> {
-    // Named cases are end-to-end ones, asked for to be quick.
-    if cases.is_empty() {
-        let step = Step::begin("unit and integration tests: cargo test --workspace");
-        sys::run(sys::cargo(config).args(["test", "--workspace", "--quiet"]))?;
-        step.done();
-    }
-    job(config, place, "ramet-e2e", cases)
+    let guests = Guest::value_variants();
+    images::beside_roots(config, guests, || {
+        // Named cases are end-to-end ones, asked for to be quick.
+        if cases.is_empty() {
+            let step = Step::begin("unit and integration tests: cargo test --workspace");
+            sys::run(sys::cargo(config).args(["test", "--workspace", "--quiet"]))?;
+            step.done();
+        }
+        build::programs(config).map(drop)
+    })?;
+    job(config, place, guests, "ramet-e2e", cases)
 }
 
 /// The main job, from an image to three individuals.
 pub(crate) fn demo(config: &Config, place: Option<Place>) -> Result<ExitCode> {
-    job(config, place, "ramet-demo", &[])
+    job(config, place, FEW, "ramet-demo", &[])
 }
 
 /// Figures as a table on standard output, and as JSON into `json`.
 pub(crate) fn bench(config: &Config, place: Option<Place>, json: Option<&Path>) -> Result<ExitCode> {
     // The file is written at the site, so it comes back by standard output, and the table goes to standard error.
     let script = "ramet-bench /tmp/ramet-bench.json >&2; status=$?; cat /tmp/ramet-bench.json; exit $status";
-    let Some(json) = json else { return job(config, place, "ramet-bench", &[]) };
+    let Some(json) = json else { return job(config, place, FEW, "ramet-bench", &[]) };
     let file = std::fs::File::create(json).with_context(|| format!("cannot write {}", json.display()))?;
     let command = ["sh", "-c", script].map(OsString::from);
-    at_site(config, || run::run(config, place, &build::programs(config)?, &command, Some(file.into())))
+    run_at_site(config, place, FEW, &command, Some(file.into()))
 }
 
-fn job(config: &Config, place: Option<Place>, program: &str, arguments: &[OsString]) -> Result<ExitCode> {
+fn job(
+    config: &Config,
+    place: Option<Place>,
+    guests: &[Guest],
+    program: &str,
+    arguments: &[OsString],
+) -> Result<ExitCode> {
     let mut command = vec![OsString::from(program)];
     command.extend_from_slice(arguments);
-    at_site(config, || run::run(config, place, &build::programs(config)?, &command, None))
+    run_at_site(config, place, guests, &command, None)
 }
 
 /// Leaves the lab as it was found: up or down.
-fn at_site(config: &Config, job: impl FnOnce() -> Result<ExitCode>) -> Result<ExitCode> {
+fn run_at_site(
+    config: &Config,
+    place: Option<Place>,
+    guests: &[Guest],
+    command: &[OsString],
+    output: Option<Stdio>,
+) -> Result<ExitCode> {
     let was_up = lab::is_up(config);
-    let result = job();
+    let result = images::beside_roots(config, guests, || build::programs(config))
+        .and_then(|programs| run::run(config, place, guests, &programs, command, output));
     if !was_up && lab::is_up(config) {
         lab::down(config, false)?;
     }

@@ -16,8 +16,10 @@ mod config;
 mod images;
 mod jobs;
 mod lab;
+mod package;
 mod place;
 mod recipe;
+mod roots;
 mod run;
 mod sys;
 mod tools;
@@ -25,9 +27,10 @@ mod tools;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
+use crate::images::Guest;
 
 /// Developer commands of Ramet.
 #[derive(Parser)]
@@ -43,7 +46,12 @@ enum Command {
     #[command(subcommand)]
     Lab(LabCommand),
     /// Bake the guest images and say where they are
-    Images,
+    Images {
+        /// Only these guests
+        guests: Vec<Guest>,
+    },
+    /// Make the Debian package of the agent and say where it is
+    Deb,
     /// Formatting, lints, dependencies, docs: what CI asks for
     Check,
     /// All tests: unit, integration, and end to end on real VMs
@@ -86,6 +94,9 @@ enum LabCommand {
         /// Use the programs that were built last, say while the checkout does not compile
         #[arg(long)]
         no_build: bool,
+        /// Have this guest's image in `RAMET_IMAGES`, too
+        #[arg(long = "guest", value_name = "GUEST")]
+        guests: Vec<Guest>,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
@@ -122,9 +133,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = Config::from_env()?;
     match cli.command {
-        Command::Lab(LabCommand::Run { site, no_build, command }) => {
-            let programs = if no_build { build::last(&config) } else { build::programs(&config)? };
-            return run::run(&config, site.place, &programs, &command, None);
+        Command::Lab(LabCommand::Run { site, no_build, mut guests, command }) => {
+            guests.insert(0, Guest::Debian);
+            let programs = if no_build { build::last(&config) } else { programs(&config, &guests)? };
+            return run::run(&config, site.place, &guests, &programs, &command, None);
         }
         Command::Lab(LabCommand::Up) => drop(lab::ensure_up(&config)?),
         Command::Lab(LabCommand::Down { wipe }) => lab::down(&config, wipe)?,
@@ -133,9 +145,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(sys::exit_code(lab.shell().status()?));
         }
         Command::Lab(LabCommand::Status) => return Ok(lab::status(&config)),
-        Command::Images => {
-            let programs = build::programs(&config)?;
-            println!("{}", images::ensure(&config, &programs)?);
+        Command::Images { guests } => {
+            let guests = if guests.is_empty() { Guest::value_variants() } else { &guests };
+            println!("{}", images::ensure(&config, guests, &programs(&config, guests)?)?);
+        }
+        Command::Deb => {
+            let package = package::ensure(&config, &build::programs(&config)?)?;
+            println!("{}", package::copy_to_target(&config, &package)?.display());
         }
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
@@ -143,4 +159,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench { site, json } => return jobs::bench(&config, site.place, json.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn programs(config: &Config, guests: &[Guest]) -> anyhow::Result<build::Programs> {
+    images::beside_roots(config, guests, || build::programs(config))
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::build::Programs;
 use crate::config::Config;
-use crate::images::{self, Images};
+use crate::images::{self, Guest, Images};
 use crate::lab::{self, Lab};
 use crate::place::{self, Place};
 use crate::sys;
@@ -60,7 +60,7 @@ impl Site {
                 let files = images.named().map(|(name, path)| {
                     (name.to_owned(), path.strip_prefix(&config.cache).unwrap_or(path).to_path_buf())
                 });
-                Ok(Self::Lab { lab, programs, files: files.into() })
+                Ok(Self::Lab { lab, programs, files: files.collect() })
             }
         }
     }
@@ -92,15 +92,17 @@ impl Site {
     }
 }
 
-/// Runs the command, returns its status. Its standard output goes to `output`, if that is given.
+/// Runs the command beside the images of `guests`, returns its status. Its standard output goes to `output`, if that is
+/// given.
 pub(crate) fn run(
     config: &Config,
     place: Option<Place>,
+    guests: &[Guest],
     programs: &Programs,
     command: &[OsString],
     output: Option<Stdio>,
 ) -> Result<ExitCode> {
-    let images = images::ensure(config, programs)?;
+    let images = images::ensure(config, guests, programs)?;
     let site = Site::prepare(config, place, programs, &images)?;
     let mut command = site.command(command)?;
     if let Some(output) = output {

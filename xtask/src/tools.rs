@@ -11,7 +11,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::{images, sys};
+use crate::roots::{self, Root};
+use crate::sys;
 
 /// Runs in the new namespace: `$1` is the root, the rest is the command. The outer `/` is bound first, so what is
 /// mounted afterwards does not appear in it, and the root seen through `/host` is as it is on disk.
@@ -33,27 +34,27 @@ pub(crate) enum User {
 }
 
 /// The tools' root.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Tools {
-    root: PathBuf,
+    root: Root,
 }
 
 impl Tools {
     /// Makes the root if it is not in the cache.
     pub(crate) fn ensure(config: &Config) -> Result<Self> {
         sys::need(&["/usr/bin/unshare", "/usr/sbin/chroot"], &["util-linux", "coreutils"])?;
-        Ok(Self { root: images::lab_root(config)? })
+        Ok(Self { root: roots::lab(config)? })
     }
 
-    /// The folder of the root.
-    pub(crate) fn root(&self) -> &Path {
+    /// The root: the lab's.
+    pub(crate) fn root(&self) -> &Root {
         &self.root
     }
 
     /// A tool, ready for its arguments. Paths among them go through [`inside`].
     pub(crate) fn command(&self, user: User, program: &str) -> Command {
         let mut command = sys::as_root("unshare");
-        command.args(arguments(&self.root, user, program));
+        command.args(arguments(&self.root.path, user, program));
         command
     }
 }
