@@ -1,8 +1,10 @@
 //! `test`, `demo` and `bench`: programs of tests/, run where real VMs can run.
 
 use std::ffi::OsString;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -18,19 +20,26 @@ use crate::sys::{self, Step};
 /// What the demo and the benchmark need. The first run of either has to make it, and somebody waits for it.
 const FEW: &[Guest] = &[Guest::Debian];
 
-/// Unit and integration tests here, then the end-to-end cases.
+/// Unit and integration tests here, and the end-to-end cases.
 pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) -> Result<ExitCode> {
     let guests = Guest::value_variants();
-    images::beside_roots(config, guests, || {
-        // Named cases are end-to-end ones, asked for to be quick.
-        if cases.is_empty() {
+    let end_to_end = || job(config, place, guests, "ramet-e2e", cases);
+    // Named cases are end-to-end ones, asked for to be quick.
+    if !cases.is_empty() {
+        return end_to_end();
+    }
+    images::beside_roots(config, guests, || build::programs(config))?;
+    // Beside each other: the lab has one CPU, whatever this machine has.
+    thread::scope(|scope| {
+        let tests = scope.spawn(|| {
             let step = Step::begin("unit and integration tests: cargo test --workspace");
-            sys::run(sys::cargo(config).args(["test", "--workspace", "--quiet"]))?;
-            step.done();
-        }
-        build::programs(config).map(drop)
-    })?;
-    job(config, place, guests, "ramet-e2e", cases)
+            sys::run(sys::cargo(config).args(["test", "--workspace", "--quiet", "--jobs", "1"]))
+                .inspect(|()| step.done())
+        });
+        let end_to_end = end_to_end();
+        tests.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        end_to_end
+    })
 }
 
 /// The main job, from an image to three individuals.

@@ -153,7 +153,7 @@ fn hosts_that_fail(world: &World) -> Result<()> {
             })?;
             let console = std::fs::read_to_string(world.child_file(fault, "console.log"))?;
             contains(&console, "has no identity and powers off")?;
-            ensure!(!console.contains("login"), "{console}");
+            ensure!(!console.contains("login:"), "{console}");
             child.undo().await?;
             Ok::<_, anyhow::Error>(())
         })?;
