@@ -88,7 +88,7 @@ exec mmdebstrap --quiet --mode=root --variant=minbase --format=directory --inclu
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   --aptopt='Acquire::Languages "none"' \
   --essential-hook="$copy" --customize-hook="$copy" \
-  --customize-hook='cp "$RECIPE/customize" "$1/customize"; chroot "$1" /customize; rm "$1/customize"' \
+  --customize-hook='cp "$RECIPE/customize" "$1/customize" && chroot "$1" /customize && rm "$1/customize"' \
   "$3" "$2""#;
 
 fn bootstrap(recipe: &Path, suite: &str, out: &Path) -> Result<()> {
