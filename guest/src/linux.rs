@@ -211,8 +211,8 @@ mod tests {
         assert!(Linux.generate_host_key(KeyKind::Ecdsa, "root@web-1", &file).is_err());
     }
 
-    #[test]
-    fn a_file_covers_another_and_cannot_be_written() {
+    /// Runs `test` on a thread whose mounts nobody else sees.
+    fn with_mounts_of_its_own(test: impl FnOnce() + Send + 'static) {
         if !nix::unistd::Uid::effective().is_root() {
             eprintln!("skipped: mounting takes root");
             return;
@@ -221,6 +221,16 @@ mod tests {
             unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            test();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    #[test]
+    fn a_file_covers_another_and_cannot_be_written() {
+        with_mounts_of_its_own(|| {
             let dir = tempfile::tempdir().unwrap();
             let ours = dir.path().join("boot_id");
             fs::write(&ours, "ours").unwrap();
@@ -231,27 +241,17 @@ mod tests {
             fs::write(&ours, "below it can").unwrap();
             umount2(kernels, MntFlags::MNT_DETACH).unwrap();
         });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
     }
 
     #[test]
     fn a_file_mounted_over_is_uncovered_and_the_rest_left_alone() {
-        if !nix::unistd::Uid::effective().is_root() {
-            eprintln!("skipped: mounting takes root");
-            return;
-        }
-        let thread = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
-            let none = None::<&str>;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        with_mounts_of_its_own(|| {
             let dir = tempfile::tempdir().unwrap();
             let (below, above) = (dir.path().join("below"), dir.path().join("above"));
             fs::write(&below, "below").unwrap();
             fs::write(&above, "above").unwrap();
             for _ in 0..2 {
-                mount(Some(&above), &below, none, MsFlags::MS_BIND, none).unwrap();
+                mount(Some(&above), &below, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
             }
             // /proc/self is the process; the thread's own mounts are in its own directory.
             let mine = fs::read("/proc/thread-self/mountinfo").unwrap();
@@ -262,9 +262,6 @@ mod tests {
             assert!(!covered(&fs::read("/proc/thread-self/mountinfo").unwrap(), &below));
             assert_eq!(fs::read_to_string(&below).unwrap(), "below");
         });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
         Linux.uncover(Path::new("/nothing/is/mounted/here")).unwrap();
     }
 }
