@@ -14,7 +14,7 @@
 
 use crate::{
     apply::{self, Order, chain},
-    boot::{self, BootState, BootWatch, Job},
+    boot::{self, BootWatch, Job},
     channel::{Channel, ChannelError, Stream, wait},
     config::Config,
     fork::ForkWatch,
@@ -103,11 +103,12 @@ impl<'a, S: System> Agent<'a, S> {
     fn is_still(&self, record: &Record) -> bool {
         let deadline = Instant::now() + self.limits.nics;
         loop {
-            let interfaces = self.system.interfaces().unwrap_or_default();
-            let is_there = |mac: &MacAddr| interfaces.iter().any(|one| one.physical && one.mac == Some(*mac));
+            let mut interfaces = self.system.interfaces().unwrap_or_default();
+            interfaces.retain(|one| one.physical);
+            let is_there = |mac: &MacAddr| interfaces.iter().any(|one| one.mac == Some(*mac));
             // udev may still be about to rename what is there.
-            if record.macs.iter().all(is_there) && self.system.devices_settled().unwrap_or(false) {
-                return true;
+            if interfaces.len() >= record.macs.len() && self.system.devices_settled().unwrap_or(false) {
+                return record.macs.iter().all(is_there);
             }
             if Instant::now() >= deadline {
                 return false;
@@ -150,18 +151,17 @@ impl<'a, S: System> Agent<'a, S> {
     }
 
     fn look_at_boot(&mut self, instance_id: InstanceId) {
-        match self.boot.as_mut().map(BootWatch::look) {
-            Some(Ok(BootState::Complete)) => {
+        match self.boot.as_ref().map(BootWatch::is_complete) {
+            Some(true) => {
                 self.boot = None;
                 self.state = GuestState::Ready { instance_id };
             }
-            Some(Ok(BootState::Lost) | Err(_)) => self.boot = None,
             // A watch that cannot be had must not keep the processor busy.
             None if self.boot_looked.elapsed() >= self.limits.tick => {
                 self.boot_looked = Instant::now();
                 self.boot = self.system.watch_boot().ok();
             }
-            Some(Ok(BootState::Starting)) | None => {}
+            Some(false) | None => {}
         }
     }
 
@@ -281,8 +281,6 @@ impl<'a, S: System> Agent<'a, S> {
         let jobs = self.settle().map_err(|failure| Failure { retryable: true, ..failure })?;
         self.system.warm(&boot::waiting(&jobs));
         self.system.trim();
-        // Started here, every child has it already waiting; one that ends early is started again.
-        self.boot = self.boot.take().or_else(|| self.system.watch_boot().ok());
         self.root.sync();
         let cid = self
             .system

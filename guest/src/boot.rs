@@ -1,11 +1,10 @@
 //! How far the guest's service manager has come.
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{
-    fs::File,
-    io::{self, Read},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    process::{Child, Command, Stdio},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
 };
 
 /// The agent's own unit.
@@ -41,95 +40,51 @@ pub(crate) fn waiting(jobs: &[Job]) -> Vec<&str> {
     jobs.iter().filter(|job| !job.running).map(|job| job.unit.as_str()).collect()
 }
 
-/// What a watch saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BootState {
-    /// Still booting.
-    Starting,
-    /// Every job is done, well or not.
-    Complete,
-    /// The watch ended without knowing; set up another one.
-    Lost,
-}
+/// The root of the control groups (cgroups(7)).
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// A watch on the end of boot that can be waited for with poll(2): a pipe that says a state when there is one.
+/// A slice without a member, which systemd starts last of all of boot. Its control group is how that is seen: no process
+/// is started for it, and none has to listen to the service manager's bus, which tells of every unit that changes.
+const LAST: &str = "ramet_ready.slice";
+
+/// A watch on the end of boot that can be waited for with poll(2).
 #[derive(Debug)]
 pub(crate) struct BootWatch {
-    output: File,
-    child: Option<Child>,
-    text: Vec<u8>,
+    inotify: Inotify,
+    last: PathBuf,
 }
 
 impl BootWatch {
-    /// Watches with `systemctl is-system-running --wait`, which prints the state once boot is complete.
-    pub(crate) fn systemd() -> io::Result<Self> {
-        let mut child = Command::new("systemctl")
-            .args(["is-system-running", "--wait"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let output = child.stdout.take().ok_or_else(|| io::Error::other("systemctl has no output"))?;
-        Ok(Self { output: File::from(OwnedFd::from(output)), child: Some(child), text: Vec::new() })
+    /// Watches `cgroups`, which is [`CGROUPS`] outside of tests.
+    pub(crate) fn on(cgroups: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        inotify.add_watch(cgroups, AddWatchFlags::IN_CREATE)?;
+        Ok(Self { inotify, last: cgroups.join(LAST) })
     }
 
-    /// Looks, without waiting.
-    pub(crate) fn look(&mut self) -> io::Result<BootState> {
-        let mut chunk = [0; 64];
-        loop {
-            let mut fds = [PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::ZERO)? == 0 {
-                return Ok(BootState::Starting);
-            }
-            let count = self.output.read(&mut chunk)?;
-            if count == 0 {
-                break;
-            }
-            self.text.extend_from_slice(&chunk[..count]);
-            if self.text.len() > 4096 {
-                break;
-            }
-        }
-        if let Some(mut child) = self.child.take() {
-            // It has closed its output: it is at its end.
-            let _ = child.wait();
-        }
-        Ok(state(&String::from_utf8_lossy(&self.text)))
-    }
-}
-
-impl Drop for BootWatch {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    /// Whether boot is complete. Does not wait.
+    pub(crate) fn is_complete(&self) -> bool {
+        // What has changed does not matter, only that it is not told again.
+        while self.inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        self.last.exists()
     }
 }
 
 impl AsFd for BootWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.output.as_fd()
-    }
-}
-
-/// The meaning of what `systemctl is-system-running` prints. In `maintenance` a rescue shell is what booted.
-fn state(text: &str) -> BootState {
-    match text.trim() {
-        "running" | "degraded" | "maintenance" => BootState::Complete,
-        _ => BootState::Lost,
+        self.inotify.as_fd()
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::io::Write;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::fs;
 
-    /// A watch, and the end it is told through.
-    pub(crate) fn watch() -> (BootWatch, io::PipeWriter) {
-        let (output, input) = io::pipe().unwrap();
-        (BootWatch { output: File::from(OwnedFd::from(output)), child: None, text: Vec::new() }, input)
+    /// Completes the boot that is watched in `cgroups`.
+    pub(crate) fn complete(cgroups: &Path) {
+        fs::create_dir(cgroups.join(LAST)).unwrap();
     }
 
     #[test]
@@ -148,22 +103,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_watch_tells_the_end_of_boot_once_it_is_there() {
-        for (text, expected) in
-            [("running\n", BootState::Complete), ("degraded\n", BootState::Complete), ("", BootState::Lost)]
-        {
-            let (mut watch, mut input) = watch();
-            assert_eq!(watch.look().unwrap(), BootState::Starting);
-            input.write_all(text.as_bytes()).unwrap();
-            assert_eq!(watch.look().unwrap(), BootState::Starting, "until its end");
-            drop(input);
-            assert_eq!(watch.look().unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn offline_or_stopping_is_not_complete() {
-        for text in ["offline", "stopping", "starting", "unknown"] {
-            assert_eq!(state(text), BootState::Lost, "{text}");
-        }
+        let cgroups = tempfile::tempdir().unwrap();
+        let watch = BootWatch::on(cgroups.path()).unwrap();
+        let is_told = || {
+            let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).unwrap() > 0
+        };
+        assert!(!is_told() && !watch.is_complete());
+        fs::create_dir(cgroups.path().join("system.slice")).unwrap();
+        assert!(is_told() && !watch.is_complete() && !is_told());
+        complete(cgroups.path());
+        assert!(is_told() && watch.is_complete() && !is_told() && watch.is_complete());
+        assert!(BootWatch::on(cgroups.path()).unwrap().is_complete(), "it was before");
+        assert!(BootWatch::on(&cgroups.path().join("none")).is_err());
     }
 }

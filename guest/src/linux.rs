@@ -1,7 +1,7 @@
 //! [`System`] on a real Linux with systemd.
 
 use crate::{
-    boot::{BootWatch, Job, parse_jobs},
+    boot::{self, BootWatch, Job, parse_jobs},
     config::KeyKind,
     entropy,
     netlink::{Interface, Netlink, NetlinkError},
@@ -10,9 +10,14 @@ use crate::{
     trim, warm,
 };
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::time::TimeSpec,
+    sys::{
+        signal::{Signal, kill},
+        time::TimeSpec,
+    },
     time::{ClockId, clock_gettime, clock_settime},
+    unistd::Pid,
 };
 use ramet_proto::{Hostname, MacAddr, Sid};
 use sd_notify::NotifyState;
@@ -21,7 +26,7 @@ use std::{
     io::{self, Write},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -30,6 +35,9 @@ const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long one question to systemd may take.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(20);
+
+/// The processes of journald (cgroups(7)).
+const JOURNALD: &str = "/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs";
 
 /// How long Samba's net may take.
 const NET_LIMIT: Duration = Duration::from_secs(20);
@@ -147,15 +155,24 @@ impl System for Linux {
     }
 
     fn restart_journal(&self) -> io::Result<()> {
-        let mut command = Command::new("systemctl");
-        command.args(["--no-block", "try-restart", "systemd-journald.service"]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        std::thread::spawn(move || child.wait());
+        // As `systemctl restart` would, but without a process more at the busiest moment. journald's unit has
+        // Restart=always, and systemd keeps its sockets and streams for it meanwhile.
+        let members = match fs::read_to_string(JOURNALD) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
+        };
+        for pid in members.lines() {
+            let pid = pid.parse().map_err(io::Error::other)?;
+            match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
     fn watch_boot(&self) -> io::Result<BootWatch> {
-        BootWatch::systemd()
+        BootWatch::on(Path::new(boot::CGROUPS))
     }
 
     fn console(&self, line: &str) {

@@ -58,7 +58,7 @@ enum Command {
     Test {
         #[command(flatten)]
         site: SiteArgs,
-        /// Only the end-to-end cases whose names contain one of these; options of the test program too
+        /// Only the end-to-end cases whose names contain this; options of the test program too
         #[arg(last = true)]
         cases: Vec<OsString>,
     },

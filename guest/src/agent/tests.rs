@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::apply::tests::{Fake, identity, template};
-use crate::boot::Job;
+use crate::boot::{Job, tests::complete};
 use ramet_proto::frame::{self, HEADER};
 use std::{
     io::{Read, Write},
@@ -116,12 +116,11 @@ fn from_held_to_ready_and_through_a_reboot() {
     assert_eq!(system.journal_restarts.get(), 1);
     assert_eq!(held.state, GuestState::Open { instance_id });
 
-    // A second connection waits for the end of boot on the watch that was set up before the fork.
-    assert_eq!(system.boot.borrow().len(), 1);
-    let mut input = system.boot.borrow_mut().pop().unwrap();
+    // A second connection waits for the end of boot.
+    let cgroups = system.cgroups.path().to_owned();
     let ready = thread::spawn(move || {
         thread::sleep(Duration::from_millis(50));
-        input.write_all(b"degraded\n").unwrap();
+        complete(&cgroups);
     });
     let (result, observed) = converse(&mut held, move |host| {
         assert_eq!(host.hello(), GuestState::Open { instance_id });
@@ -166,10 +165,10 @@ fn a_record_opens_no_gate_of_another_machine_or_one_whose_devices_are_not_there_
 }
 
 #[test]
-fn ready_comes_on_the_connection_that_opened_even_when_watches_are_lost() {
+fn ready_comes_on_the_connection_that_opened() {
     let (_dir, root) = template();
     let system = Fake::new();
-    system.boot_says.borrow_mut().extend(["", "offline\n", "running\n"]);
+    complete(system.cgroups.path());
     let mut agent = agent(&root, &system);
     let (result, answer) = converse(&mut agent, |host| {
         host.hello();

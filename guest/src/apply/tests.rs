@@ -4,16 +4,14 @@ mod some_guests;
 
 use super::*;
 use crate::{
-    boot::{BootWatch, Job, tests::watch},
+    boot::{BootWatch, Job},
     config::KeyKind,
     netlink::Interface,
 };
 use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Secret, Sid, message::NicIdentity};
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     fs,
-    io::{PipeWriter, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
@@ -33,9 +31,7 @@ pub(crate) struct Fake {
     pub(crate) journal_restarts: Cell<u8>,
     /// What Samba has.
     pub(crate) sid: RefCell<String>,
-    /// The watches' other ends, but for those that say the next of `boot_says` at once and end.
-    pub(crate) boot: RefCell<Vec<PipeWriter>>,
-    pub(crate) boot_says: RefCell<VecDeque<&'static str>>,
+    pub(crate) cgroups: TempDir,
     pub(crate) console: RefCell<String>,
     /// How often something random was drawn.
     pub(crate) drawn: Cell<u8>,
@@ -64,8 +60,7 @@ impl Fake {
             gate_open: Cell::new(false),
             journal_restarts: Cell::new(0),
             sid: RefCell::default(),
-            boot: RefCell::default(),
-            boot_says: RefCell::default(),
+            cgroups: tempfile::tempdir().unwrap(),
             console: RefCell::default(),
             drawn: Cell::new(0),
             broken: Cell::new(""),
@@ -198,12 +193,8 @@ impl System for Fake {
     }
 
     fn watch_boot(&self) -> io::Result<BootWatch> {
-        let (watch, mut input) = watch();
-        match self.boot_says.borrow_mut().pop_front() {
-            Some(text) => input.write_all(text.as_bytes())?,
-            None => self.boot.borrow_mut().push(input),
-        }
-        Ok(watch)
+        self.works("watch_boot")?;
+        BootWatch::on(self.cgroups.path())
     }
 
     fn console(&self, line: &str) {

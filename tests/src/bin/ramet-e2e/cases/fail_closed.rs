@@ -26,8 +26,9 @@ pub(crate) const CASES: &[Case] = &[("fail_closed::whatever_goes_wrong", whateve
 /// The template whose children go wrong.
 const FAULTY: &str = "faulty";
 
-/// Makes the guest what children of [`FAULTY`] are forked from: a failing site applier, short deadlines, and a clock
-/// that was wrong when the parent was suspended.
+/// Makes the guest what children of [`FAULTY`] are forked from: a failing site applier, short deadlines, a shell for
+/// debugging, and a clock that was wrong when the parent was suspended. The record of who the guest was stays on the disk: what boots from a copy
+/// of it has other network interfaces, so it must be held, or there would be no template.
 const SPOIL: &str = r#"set -e
 mkdir -p /etc/ramet/appliers.d
 cat > /etc/ramet/appliers.d/10-fault <<'END'
@@ -38,7 +39,7 @@ case $name in
   hangs) sleep 1000 ;;
   babbles) head -c 1000000 /dev/urandom ;;
   readonly) echo u > /proc/sysrq-trigger; sleep 2 ;;
-  full) fallocate -l $(($(stat -f -c '%f*%S' /) - 4194304)) /fill; cat /dev/zero > /rest; sync ;;
+  full) fallocate -l $(($(stat -f -c '%f*%S' /) - 4194304)) /fill; for n in 1 2 3 4; do cat /dev/zero > /rest$n; sync; done ;;
   killed) kill -9 "$(pidof ramet-agent)"; sleep 5 ;;
   twin-*) echo salt=same ;;
   *) echo "salt=$name" ;;
@@ -55,8 +56,8 @@ ExecStart=/bin/date --set=2001-01-01
 WantedBy=sysinit.target
 END
 systemctl --quiet enable old-clock.service
+sed -i 's/ quiet / quiet systemd.debug_shell /' /boot/grub/grub.cfg
 printf 'identify_timeout_seconds = 10\nsite_applier_timeout_seconds = 5\n' >> /etc/ramet/agent.toml
-rm -r /var/lib/ramet-agent
 "#;
 
 fn whatever_goes_wrong(world: &World) -> Result<()> {
@@ -95,6 +96,12 @@ fn whatever_goes_wrong(world: &World) -> Result<()> {
     let before = here()?.as_secs();
     let clock: u64 = world.ssh("well", "date +%s")?.parse()?;
     ensure!((before.saturating_sub(1)..=here()?.as_secs() + 1).contains(&clock), "its clock says {clock}");
+    // Somebody left a root shell on tty9 of the image's. It is there, but not before the gate was open.
+    let started = "for unit in ramet-agent debug-shell; do \
+                   systemctl show --value --property=ActiveEnterTimestampMonotonic $unit; done";
+    let started = world.ssh("well", started)?;
+    let started: Vec<u64> = started.lines().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(started[0] > 0 && started[0] < started[1], "gate and shell: {started:?}");
     // An agent that ends takes its machine with it, past the gate as well.
     let _ = world.ssh("well", "kill -9 $(pidof ramet-agent); sleep 20");
     until(Duration::from_secs(30), || {

@@ -5,6 +5,7 @@
 use crate::Case;
 use anyhow::{Context as _, Result, bail, ensure};
 use ramet_tests::{Network, World, contains, string, succeeded, until};
+use serde_json::Value;
 use std::{ffi::OsString, process::Command, time::Duration};
 
 pub(crate) const CASES: &[Case] = &[
@@ -13,14 +14,20 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn debian_12_with_networkmanager(world: &World) -> Result<()> {
-    let secrets = "cd /var/lib/NetworkManager; sha256sum < secret_key; echo $(grep -l 10.77.0.9$ *.lease)";
-    let answers = individuals(world, "debian12-nm", &["NetworkManager"], secrets)?;
-    for answer in &answers {
-        let [secret, planted] = &answer[..] else { bail!("{answer:?}") };
+    let questions = "cd /var/lib/NetworkManager; sha256sum < secret_key; echo $(grep -l 10.77.0.9$ *.lease)
+        net getlocalsid; grep -v ^# /etc/iscsi/initiatorname.iscsi; cat /etc/nvme/hostnqn /etc/nvme/hostid";
+    let answers = individuals(world, "debian12-nm", &["NetworkManager"], questions)?;
+    for (answer, identity) in &answers {
+        let [secret, planted, sid, initiator, nqn, id] = &answer[..] else { bail!("{answer:?}") };
         ensure!(planted.is_empty(), "a lease of the template's is still there: {planted}");
         ensure!(!secret.starts_with("f393a228"), "the secret is the image's");
+        ensure!(sid.ends_with(&format!(" is: {}", string(identity, "/machine_sid")?)), "{sid}, {identity}");
+        ensure!(initiator.starts_with("InitiatorName=iqn.1993-08.org.debian:01:"), "{initiator}");
+        ensure!(*nqn == format!("nqn.2014-08.org.nvmexpress:uuid:{id}"), "{nqn} is not of {id}");
     }
-    ensure!(answers[0][0] != answers[1][0], "the secret is shared");
+    for (item, (one, other)) in answers[0].0.iter().zip(&answers[1].0).enumerate() {
+        ensure!(one != other || one.is_empty(), "answer {item} is shared: {one}");
+    }
     Ok(())
 }
 
@@ -28,14 +35,17 @@ fn debian_13_with_ifupdown_and_a_display_manager(world: &World) -> Result<()> {
     let duid = "cat /var/lib/dhcpcd/duid; pgrep -c greet";
     let answers =
         individuals(world, "debian13-ifupdown", &["ifup@enlan", "networking", "display-manager"], duid)?;
-    for answer in &answers {
+    for (answer, _) in &answers {
         let [duid, greeters] = &answer[..] else { bail!("{answer:?}") };
         ensure!(!duid.starts_with("00:04:00:11:22:33"), "the DUID is the image's");
         ensure!(greeters != "0", "nobody greets");
     }
-    ensure!(answers[0][0] != answers[1][0], "the DUID is shared");
+    ensure!(answers[0].0[0] != answers[1].0[0], "the DUID is shared");
     Ok(())
 }
+
+/// A line for each question, and the identity of the child that answered.
+type Answer = (Vec<String>, Value);
 
 /// What every guest is asked. Each line of the answer is looked at in [`individuals`].
 const QUESTIONS: &str = "uname -n; cat /etc/hostname; cat /etc/machine-id; cat /sys/class/net/e*/address
@@ -49,8 +59,8 @@ done; echo
 ";
 
 /// Makes a template of a guest and two children, and fails unless they are two. `units` are those that the gate holds
-/// there; what the children answer to `questions` is returned.
-fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Vec<String>>> {
+/// there; what the children answer to `questions` is returned, beside the identities they were given.
+fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Answer>> {
     let disk = world.images.join(format!("{guest}.qcow2"));
     let mut create = world.ramet(["template", "create", guest, "--memory", "512M", "--disk"]);
     succeeded(create.arg(disk).arg("--net").arg(format!("bridge={}", Network::BRIDGE)))?;
@@ -63,7 +73,7 @@ fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> R
     answers
 }
 
-fn two_children(world: &World, guest: &str, questions: &str) -> Result<Vec<Vec<String>>> {
+fn two_children(world: &World, guest: &str, questions: &str) -> Result<Vec<Answer>> {
     let forked = world.json(&["fork", guest, "--count", "2"])?;
     let forked = forked.as_array().context("an array")?;
     let (mut common, mut own) = (Vec::new(), Vec::new());
@@ -88,7 +98,7 @@ fn two_children(world: &World, guest: &str, questions: &str) -> Result<Vec<Vec<S
         ensure!(failed.is_empty(), "units that failed in {name}: {failed}");
         ensure!(early.is_empty(), "{name}: {early}");
         common.push([uname, machine_id, mac, key, &address, inet6].map(ToString::to_string));
-        own.push(rest.to_vec());
+        own.push((rest.to_vec(), child["identity"].clone()));
     }
     ensure!(common.len() == 2, "{} children", common.len());
     for (one, other) in common[0].iter().zip(&common[1]) {

@@ -9,6 +9,7 @@ use std::{collections::HashSet, fs, process::Command, time::Duration};
 pub(crate) const CASES: &[Case] = &[
     ("identity::three_children_are_individuals", three_children_are_individuals),
     ("identity::eight_at_once_share_memory_and_nothing_else", eight_at_once_share_memory_and_nothing_else),
+    ("identity::sixteen_at_once_have_nothing_in_common", sixteen_at_once_have_nothing_in_common),
     ("identity::a_given_identity_is_taken_at_its_word", a_given_identity_is_taken_at_its_word),
     ("identity::running_programs_see_the_child", running_programs_see_the_child),
     ("identity::static_addresses_and_keys", static_addresses_and_keys),
@@ -84,8 +85,47 @@ fn on_the_bridge(world: &World, forked: &[Value]) -> Result<()> {
 
 fn eight_at_once_share_memory_and_nothing_else(world: &World) -> Result<()> {
     let forked = world.json(&["fork", TEMPLATE, "--count", "8"])?;
+    let children = distinct(&forked, 8)?;
+    let shown = world.json(&["show", "debian-8"])?;
+    let private = shown["memory"]["private_dirty"].as_u64().context("memory")?;
+    ensure!(private < 128 << 20, "{} MiB are private to an idle child", private >> 20);
+    world.remove(&children)?;
+    world.nothing_left()
+}
+
+/// Not waited for until they are ready: by then everything has been applied, read back and compared.
+fn sixteen_at_once_have_nothing_in_common(world: &World) -> Result<()> {
+    let asked = "udp dst port 67";
+    let before = world.network.frames(asked)?;
+    let forked = world.json(&["fork", TEMPLATE, "--count", "16", "--wait", "identified"])?;
+    let children = distinct(&forked, 16)?;
+    let mut samples = HashSet::new();
+    for child in &children {
+        let record: Value = serde_json::from_slice(&fs::read(world.child_file(child, "child.json"))?)?;
+        samples.insert(string(&record, "/evidence/random_sample")?.to_owned());
+    }
+    ensure!(samples.len() == 16, "random samples: {samples:?}");
+    until(Duration::from_secs(120), || {
+        ensure!(world.network.frames(asked)? > before, "nobody asks for an address");
+        Ok(())
+    })?;
+    let macs = forked.as_array().context("an array")?.iter().map(|child| string(child, "/identity/macs/0"));
+    let own = macs.collect::<Result<Vec<_>>>()?.join(" or ether src ");
+    let (all, own) = (world.network.frames(asked)?, format!("{asked} and (ether src {own})"));
+    let own = world.network.frames(&own)?;
+    // Counted later, so there may be more.
+    ensure!(own >= all - before, "{all} requests for addresses, {before} of them earlier, {own} of children");
+    // Nobody need wait for sixteen to be ready either: without those who do, they can be removed.
+    let waiting = format!("--state-dir {} finish", world.state_dir().display());
+    succeeded(Command::new("pkill").args(["-KILL", "-f", "--", &waiting]))?;
+    world.remove(&children)?;
+    world.nothing_left()
+}
+
+/// The names of children that were forked at once, if there are so many, and nothing of what they were given twice.
+fn distinct(forked: &Value, count: usize) -> Result<Vec<&str>> {
     let forked = forked.as_array().context("an array")?;
-    ensure!(forked.len() == 8, "{} children", forked.len());
+    ensure!(forked.len() == count, "{} children", forked.len());
     for pointer in [
         "/name",
         "/identity/hostname",
@@ -100,14 +140,9 @@ fn eight_at_once_share_memory_and_nothing_else(world: &World) -> Result<()> {
     ] {
         let distinct: HashSet<_> =
             forked.iter().filter_map(|child| child.pointer(pointer)).map(Value::to_string).collect();
-        ensure!(distinct.len() == 8, "{pointer}: {distinct:?}");
+        ensure!(distinct.len() == count, "{pointer}: {distinct:?}");
     }
-    let shown = world.json(&["show", "debian-8"])?;
-    let private = shown["memory"]["private_dirty"].as_u64().context("memory")?;
-    ensure!(private < 128 << 20, "{} MiB are private to an idle child", private >> 20);
-    let names: Vec<_> = forked.iter().filter_map(|child| child["name"].as_str()).collect();
-    world.remove(&names)?;
-    world.nothing_left()
+    Ok(forked.iter().filter_map(|child| child["name"].as_str()).collect())
 }
 
 fn a_given_identity_is_taken_at_its_word(world: &World) -> Result<()> {
