@@ -27,7 +27,7 @@ impl Limits {
         idle: Duration::from_secs(30),
         open: Duration::from_secs(30),
         settle: Duration::from_mins(4),
-        nics: Duration::from_mins(1),
+        nics: Duration::from_mins(2),
         boot: Duration::from_mins(10),
         tick: Duration::from_millis(500),
     };
