@@ -52,10 +52,11 @@ pub(crate) fn observe<S: System>(
         nics: system.interfaces()?.into_iter().filter_map(evidence).collect(),
         ssh_host_keys: ssh::public_keys(root)?,
         random_sample: RandomSample(random(system)?),
-        unix_time_ns: system.clock().map_err(failed("read the clock"))?,
         cid: system.local_cid().map_err(failed("ask for the context id"))?,
         machine_sid: machine_sid::read(root, system)?,
         unique: unique(root)?,
+        // Last: asking Samba for its SID may take seconds, and this is compared with now.
+        unix_time_ns: system.clock().map_err(failed("read the clock"))?,
     })
 }
 
