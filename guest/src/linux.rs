@@ -158,6 +158,7 @@ impl System for Linux {
         // As `systemctl restart` would, but without a process more at the busiest moment. journald's unit has
         // Restart=always, and systemd keeps its sockets and streams for it meanwhile.
         let members = match fs::read_to_string(JOURNALD) {
+            // It does not run, so it has nothing to forget.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             result => result?,
         };

@@ -23,7 +23,7 @@ pub(crate) enum Place {
 }
 
 /// What Ramet needs of a host, and what the programs of tests/ need beside: as files, and as packages.
-const NEEDED: ([&str; 6], [&str; 6]) = (
+const NEEDED: ([&str; 7], [&str; 7]) = (
     [
         "/usr/bin/qemu-system-x86_64",
         "/usr/bin/qemu-img",
@@ -31,8 +31,9 @@ const NEEDED: ([&str; 6], [&str; 6]) = (
         "/usr/sbin/dnsmasq",
         "/usr/bin/tcpdump",
         "/usr/sbin/ip",
+        "/usr/bin/pkill",
     ],
-    ["qemu-system-x86", "qemu-utils", "openssh-client", "dnsmasq-base", "tcpdump", "iproute2"],
+    ["qemu-system-x86", "qemu-utils", "openssh-client", "dnsmasq-base", "tcpdump", "iproute2", "procps"],
 );
 
 /// What `ramet doctor --json` prints.

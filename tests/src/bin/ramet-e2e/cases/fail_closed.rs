@@ -27,8 +27,8 @@ pub(crate) const CASES: &[Case] = &[("fail_closed::whatever_goes_wrong", whateve
 const FAULTY: &str = "faulty";
 
 /// Makes the guest what children of [`FAULTY`] are forked from: a failing site applier, short deadlines, a shell for
-/// debugging, and a clock that was wrong when the parent was suspended. The record of who the guest was stays on the disk: what boots from a copy
-/// of it has other network interfaces, so it must be held, or there would be no template.
+/// debugging, and a clock that was wrong when the parent was suspended. The record of who the guest was stays on the
+/// disk: what boots from a copy of it has other network interfaces, so it must be held, or there would be no template.
 const SPOIL: &str = r#"set -e
 mkdir -p /etc/ramet/appliers.d
 cat > /etc/ramet/appliers.d/10-fault <<'END'
