@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Held is where everything starts that has no record of a completed identity. The one way out is an identity that was
-//! applied, read back, answered with `open`, and recorded.
+//! applied, read back, answered with `open`, and recorded. Past it `join` may be asked at any time; boot goes on meanwhile.
 
 use crate::{
     apply::{self, Order, chain},
@@ -18,6 +18,7 @@ use crate::{
     channel::{Channel, ChannelError, Stream, wait},
     config::Config,
     fork::ForkWatch,
+    join::{Progress, Trial},
     limits::Limits,
     record::Record,
     root::Root,
@@ -58,6 +59,8 @@ struct Talk<S> {
     greeted: bool,
     /// It was told that boot goes on, and waits to hear that it is complete.
     expects_ready: bool,
+    /// It waits to hear what became of the domain account.
+    trial: Option<Trial>,
 }
 
 /// The agent.
@@ -168,7 +171,7 @@ impl<'a, S: System> Agent<'a, S> {
     /// Talks with the host until either has enough. An error means that the gate must never open.
     pub(crate) fn converse<T: Stream>(&mut self, stream: T) -> Result<(), Failure> {
         let Ok(channel) = Channel::new(stream, self.limits.frame) else { return Ok(()) };
-        let mut talk = Talk { channel, greeted: false, expects_ready: false };
+        let mut talk = Talk { channel, greeted: false, expects_ready: false, trial: None };
         match self.talk(&mut talk) {
             End::Done | End::Channel(ChannelError::Closed) => Ok(()),
             End::Channel(error) => {
@@ -207,6 +210,14 @@ impl<'a, S: System> Agent<'a, S> {
                 }
                 Ok(None) => {}
             }
+            if talk.trial.is_some() {
+                heard = Instant::now();
+                match self.go_on(talk) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => return error.into(),
+                }
+            }
             let limit = if talk.expects_ready { self.limits.boot } else { self.limits.idle };
             if heard.elapsed() > limit {
                 return End::Done;
@@ -242,7 +253,18 @@ impl<'a, S: System> Agent<'a, S> {
                 };
                 Ok(talk.channel.send(&answer)?)
             }
-            (HostMessage::Observe | HostMessage::Open, GuestState::Held) => {
+            (HostMessage::Join, GuestState::Open { .. } | GuestState::Ready { .. }) => {
+                if talk.trial.is_some() {
+                    let detail = "the account is being tried already";
+                    return Ok(talk.channel.send(&failed(step, Reason::Unexpected, detail))?);
+                }
+                match Trial::begin(self.root, self.config.domain, self.limits.join) {
+                    Ok(trial) => talk.trial = Some(trial),
+                    Err(failure) => talk.channel.send(&GuestMessage::Failed(failure))?,
+                }
+                Ok(())
+            }
+            (HostMessage::Observe | HostMessage::Open | HostMessage::Join, GuestState::Held) => {
                 Ok(talk.channel.send(&failed(step, Reason::Unexpected, "there is no identity yet"))?)
             }
             (
@@ -250,6 +272,20 @@ impl<'a, S: System> Agent<'a, S> {
                 GuestState::Open { .. } | GuestState::Ready { .. },
             ) => Ok(talk.channel.send(&failed(step, Reason::Unexpected, "the gate is open already"))?),
         }
+    }
+
+    /// Goes on with the account that is being tried, and answers once that is over. Says whether there is more to do at
+    /// once.
+    fn go_on<T: Stream>(&self, talk: &mut Talk<T>) -> Result<bool, ChannelError> {
+        let answer = match talk.trial.as_mut().map(|trial| trial.step(self.root, self.system)) {
+            Some(Progress::Next) => return Ok(true),
+            Some(Progress::Again) | None => return Ok(false),
+            Some(Progress::Over(Ok(evidence))) => GuestMessage::Joined(Box::new(evidence)),
+            Some(Progress::Over(Err(failure))) => GuestMessage::Failed(failure),
+        };
+        talk.trial = None;
+        talk.channel.send(&answer)?;
+        Ok(false)
     }
 
     fn greet<T: Stream>(&mut self, versions: &[u16], talk: &mut Talk<T>) -> Result<(), End> {
@@ -344,7 +380,8 @@ impl<'a, S: System> Agent<'a, S> {
                     HostMessage::Hello { .. }
                     | HostMessage::Prepare
                     | HostMessage::Identify(_)
-                    | HostMessage::Observe,
+                    | HostMessage::Observe
+                    | HostMessage::Join,
                 )) => return Err(failure(Step::Open, Reason::Unexpected, "another message than open")),
                 Ok(None) => {}
                 Err(error @ ChannelError::Frame(_)) => return Err(lost(Reason::Malformed, &error)),
@@ -393,6 +430,7 @@ fn step_of(message: &HostMessage) -> Step {
         HostMessage::Identify(_) => Step::Entropy,
         HostMessage::Open => Step::Open,
         HostMessage::Observe => Step::Verify,
+        HostMessage::Join => Step::Join,
     }
 }
 

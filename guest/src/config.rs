@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) before_gate: Vec<UnitName>,
     /// Which kinds of SSH host keys a child gets.
     pub(crate) ssh_host_keys: Vec<KeyKind>,
+    /// What makes a child a member of a domain.
+    pub(crate) domain: DomainClient,
     /// How long a forked child waits for its identity before it powers off.
     identify_timeout_seconds: u64,
     /// How long each of the site's appliers may take.
@@ -47,6 +49,7 @@ impl Default for Config {
                 .filter_map(|name| UnitName::try_from((*name).to_owned()).ok())
                 .collect(),
             ssh_host_keys: vec![KeyKind::Ed25519],
+            domain: DomainClient::Auto,
             identify_timeout_seconds: 120,
             site_applier_timeout_seconds: 30,
         }
@@ -113,6 +116,18 @@ impl fmt::Display for KeyKind {
     }
 }
 
+/// What makes a child a member of a domain, if its identity says that it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DomainClient {
+    /// What is installed; of both SSSD if it is set up.
+    Auto,
+    /// Samba's winbind.
+    Samba,
+    /// SSSD.
+    Sssd,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +144,7 @@ mod tests {
         assert!(
             uncommented.contains("before_gate")
                 && uncommented.contains("ssh_host_keys")
+                && uncommented.contains("domain")
                 && uncommented.contains("identify_timeout_seconds")
                 && uncommented.contains("site_applier_timeout_seconds")
         );
@@ -141,6 +157,7 @@ mod tests {
             Config::parse("ssh_host_keys = [\"rsa\", \"ed25519\"]\nidentify_timeout_seconds = 5\n").unwrap();
         assert_eq!(config.ssh_host_keys, [KeyKind::Rsa, KeyKind::Ed25519]);
         assert_eq!(config.identify_timeout(), Duration::from_secs(5));
+        assert_eq!(Config::parse("domain = \"sssd\"").unwrap().domain, DomainClient::Sssd);
         for bad in [
             "ssh_host_key = []",
             "ssh_host_keys = [\"dsa\"]",
@@ -152,6 +169,7 @@ mod tests {
             "before_gate = [\"ramet-agent.service\"]",
             "before_gate = \"dbus.service\"",
             "ssh_host_keys = [\"rsa\", \"rsa\"]",
+            "domain = \"winbind\"",
         ] {
             assert!(Config::parse(bad).is_err(), "{bad}");
         }

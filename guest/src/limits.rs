@@ -17,6 +17,8 @@ pub(crate) struct Limits {
     pub(crate) nics: Duration,
     /// Boot, once the gate is open.
     pub(crate) boot: Duration,
+    /// A domain account, once `join` came: until the network is there and the domain answers.
+    pub(crate) join: Duration,
     /// Between two looks at what cannot be waited for.
     pub(crate) tick: Duration,
 }
@@ -29,6 +31,7 @@ impl Limits {
         settle: Duration::from_mins(4),
         nics: Duration::from_mins(2),
         boot: Duration::from_mins(10),
+        join: Duration::from_mins(2),
         tick: Duration::from_millis(500),
     };
 }

@@ -1,6 +1,7 @@
 //! [`System`] on a real Linux with systemd.
 
 use crate::{
+    apply::domain::Tool,
     boot::{self, BootWatch, Job, parse_jobs},
     config::KeyKind,
     entropy,
@@ -115,6 +116,13 @@ impl System for Linux {
 
     fn set_local_sid(&self, sid: &Sid) -> io::Result<()> {
         process::output(Command::new("net").args(["setlocalsid", &sid.to_string()]), NET_LIMIT).map(drop)
+    }
+
+    fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String> {
+        match tool.input() {
+            None => process::output(&mut tool.command(), tool.limit()),
+            Some(input) => process::filter(&mut tool.command(), input, tool.limit()),
+        }
     }
 
     fn local_cid(&self) -> io::Result<u32> {

@@ -12,6 +12,7 @@ mod config;
 mod entropy;
 mod fork;
 mod gate;
+mod join;
 mod limits;
 mod linux;
 mod netlink;

@@ -1,7 +1,7 @@
 //! The record of a completed individual, on its own disk: with it, a reboot passes the gate without the host.
 
 use crate::root::{FileError, Root};
-use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, message::Identity};
+use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, domain::DomainAccount, message::Identity};
 use serde::{Deserialize, Serialize};
 
 const DIRECTORY: &str = "var/lib/ramet-agent";
@@ -35,6 +35,9 @@ pub(crate) struct Record {
     hostname: Hostname,
     machine_id: MachineId,
     pub(crate) macs: Vec<MacAddr>,
+    /// The computer account, of a member of a domain. Records of before there were any do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) domain: Option<DomainAccount>,
 }
 
 impl Record {
@@ -45,6 +48,7 @@ impl Record {
             hostname: identity.hostname.clone(),
             machine_id: identity.machine_id,
             macs: identity.nics.iter().map(|nic| nic.mac).collect(),
+            domain: identity.domain.as_ref().map(|domain| domain.account.clone()),
         }
     }
 
@@ -93,13 +97,27 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let (_dir, root) = root();
         assert_eq!(Record::load(&root).unwrap(), None);
-        let record = Record::of(&crate::apply::tests::identity());
-        for _ in 0..2 {
-            record.write(&root).unwrap();
-            assert_eq!(Record::load(&root).unwrap(), None, "it does not count yet");
+        for identity in [crate::apply::tests::identity(), crate::apply::domain::tests::member()] {
+            let record = Record::of(&identity);
+            let before = Record::load(&root).unwrap();
+            for _ in 0..2 {
+                record.write(&root).unwrap();
+                assert_eq!(Record::load(&root).unwrap(), before, "it does not count yet");
+            }
+            Record::commit(&root).unwrap();
+            assert_eq!(Record::load(&root).unwrap(), Some(record));
         }
-        Record::commit(&root).unwrap();
-        assert_eq!(Record::load(&root).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn a_record_of_before_there_were_domains_is_read() {
+        let (dir, root) = root();
+        root.make_dir(DIRECTORY, 0o700).unwrap();
+        let text = "format = 1\ninstance_id = \"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f\"\nhostname = \"web-1\"\n\
+                    machine_id = \"0123456789abcdef0123456789abcdef\"\nmacs = [\"52:54:00:00:00:01\"]\n";
+        std::fs::write(dir.path().join(PATH), text).unwrap();
+        let record = Record::load(&root).unwrap().unwrap();
+        assert_eq!((record.macs.len(), record.domain), (1, None));
     }
 
     #[test]

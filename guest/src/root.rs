@@ -59,7 +59,7 @@ impl Root {
 
     /// What the file at `path` holds, or `None` where there is none.
     pub(crate) fn read(&self, path: &str) -> Result<Option<String>, FileError> {
-        let text = self.bytes(path)?.map(String::from_utf8).transpose();
+        let text = self.read_bytes(path)?.map(String::from_utf8).transpose();
         text.map_err(|error| FileError {
             what: "read",
             path: path.into(),
@@ -69,10 +69,11 @@ impl Root {
 
     /// As [`Root::read`], but what is no UTF-8 is replaced.
     pub(crate) fn read_lossy(&self, path: &str) -> Result<Option<String>, FileError> {
-        Ok(self.bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(self.read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, FileError> {
+    /// As [`Root::read`], whatever the bytes are.
+    pub(crate) fn read_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, FileError> {
         let Some(fd) = optional(self.at(path, OFlag::O_RDONLY)).map_err(failed("open", path))? else {
             return Ok(None);
         };

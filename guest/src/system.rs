@@ -2,6 +2,7 @@
 //! without a VM.
 
 use crate::{
+    apply::domain::Tool,
     boot::{BootWatch, Job},
     config::KeyKind,
     netlink::{Interface, NetlinkError},
@@ -41,6 +42,8 @@ pub(crate) trait System {
     fn local_sid(&self) -> io::Result<String>;
     /// Sets Samba's SID of this machine (net(8), `setlocalsid`).
     fn set_local_sid(&self, sid: &Sid) -> io::Result<()>;
+    /// What `tool` prints, once it has ended well. One that fails or takes too long is an error with what it said last.
+    fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String>;
     /// The guest's own context id (vsock(7), `IOCTL_VM_SOCKETS_GET_LOCAL_CID`).
     fn local_cid(&self) -> io::Result<u32>;
     /// The service manager's queue.

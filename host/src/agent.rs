@@ -6,6 +6,7 @@
 use crate::vsock::{self, DialError};
 use ramet_proto::{
     AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
+    domain::JoinEvidence,
     frame::{self, FrameError},
     message::{Failure, GuestState, Identity},
     text::Text,
@@ -189,6 +190,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         }
     }
 
+    /// Has a member of a domain try its account on the network.
+    pub async fn join(&mut self, wait: Duration) -> Result<JoinEvidence, AgentError> {
+        send(&mut self.stream, &HostMessage::Join).await?;
+        match self.receive_within("joined", wait).await? {
+            GuestMessage::Joined(evidence) => Ok(*evidence),
+            other => Err(out_of_turn("joined", other)),
+        }
+    }
+
     fn must_be_held(&self) -> Result<(), AgentError> {
         match self.greeting.state {
             GuestState::Held => Ok(()),
@@ -213,6 +223,7 @@ fn out_of_turn(due: &'static str, got: GuestMessage) -> AgentError {
         GuestMessage::Prepared => "prepared",
         GuestMessage::Applied(_) => "applied",
         GuestMessage::Ready => "ready",
+        GuestMessage::Joined(_) => "joined",
         GuestMessage::Observed(_) => "observed",
     };
     AgentError::OutOfTurn { due, got }

@@ -59,6 +59,23 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// Makes `path` with `bytes` in it, whole or not at all, unless it is there: of several who do so at once one succeeds,
+/// and the others leave what that one made. The file is readable by its owner only.
+pub fn create_once(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        match file.persist_noclobber(path) {
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    };
+    write().at("create", path)?;
+    sync_dir(dir)
+}
+
 /// Makes renames and removals in `dir` durable.
 pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
     fs::File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)

@@ -6,6 +6,7 @@ use crate::{
 };
 use ramet_proto::{
     Hostname, InstanceId, MacAddr, MachineId, Sid,
+    domain::DomainAccount,
     identity::InvalidIdentity,
     login::{AuthorizedKey, UserKeys, UserName},
     network::{DomainName, InterfaceAddress, IpConfig, UnicastIp},
@@ -32,6 +33,9 @@ pub struct ChildIdentity {
     pub machine_id: MachineId,
     /// The machine's own SID.
     pub machine_sid: Sid,
+    /// The computer account it is in a domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainAccount>,
     /// The static IP configurations of its NICs, in the template's order; NICs without one, and those that are left
     /// out at the end, are as the image has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -311,6 +315,7 @@ pub fn complete(
             Some(sid) => sid.clone(),
             None => Sid::machine([random_u32()?, random_u32()?, random_u32()?]),
         },
+        domain: None,
         ip: file.ip.iter().map(IpEntry::config).collect::<Result<_, _>>()?,
         authorized_keys: file
             .authorized_keys

@@ -216,6 +216,44 @@ impl Sid {
         self.authority == 5 && self.subauthorities.len() == 4 && self.subauthorities[0] == 21
     }
 
+    /// The SID in its binary form (MS-DTYP, section 2.4.2.2), as directories keep it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidIdentity> {
+        let invalid =
+            |why| InvalidIdentity::new("a binary SID (MS-DTYP 2.4.2.2)", &crate::text::to_hex(bytes), why);
+        let (head, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| invalid("it is too short"))?;
+        let [revision, count, authority @ ..] = *head;
+        let (parts, odd) = rest.as_chunks::<4>();
+        if revision != 1 {
+            return Err(invalid("its revision is not 1"));
+        }
+        if !(1..=15).contains(&count) || parts.len() != usize::from(count) || !odd.is_empty() {
+            return Err(invalid("it does not have as many subauthorities as it says, or not 1 to 15"));
+        }
+        Ok(Self {
+            authority: authority.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+            subauthorities: parts.iter().map(|part| u32::from_le_bytes(*part)).collect(),
+        })
+    }
+
+    /// Its binary form.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let [_, _, authority @ ..] = self.authority.to_be_bytes();
+        let count = u8::try_from(self.subauthorities.len()).unwrap_or(u8::MAX);
+        let mut bytes = vec![1, count];
+        bytes.extend(authority);
+        bytes.extend(self.subauthorities.iter().flat_map(|part| part.to_le_bytes()));
+        bytes
+    }
+
+    /// The SID of the domain that an account's is in, and the account's relative id; `None` if it is not of that form.
+    #[must_use]
+    pub fn in_domain(&self) -> Option<(Self, u32)> {
+        let (rid, domain) = self.subauthorities.split_last()?;
+        let domain = Self { authority: self.authority, subauthorities: domain.to_vec() };
+        domain.is_machine().then_some((domain, *rid))
+    }
+
     fn parse(text: &str) -> Result<Self, &'static str> {
         const NUMBER: &str = "a part is not a decimal number in range";
         let mut parts = text.split('-');
@@ -270,6 +308,14 @@ impl InstanceId {
     #[must_use]
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4())
+    }
+}
+
+impl std::str::FromStr for InstanceId {
+    type Err = InvalidIdentity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| InvalidIdentity::new("an instance id", text, "it is not a UUID"))
     }
 }
 
@@ -434,6 +480,26 @@ mod tests {
         assert_eq!(small.to_string(), "S-1-5-21");
         assert!(Sid::machine([1, 2, 3]).is_machine());
         assert!(!"S-1-5-32-544".parse::<Sid>().unwrap().is_machine());
+    }
+
+    #[test]
+    fn instance_ids() {
+        let id = InstanceId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("web-1".parse::<InstanceId>().is_err());
+    }
+
+    #[test]
+    fn binary_sids() {
+        let account: Sid = "S-1-5-21-1-2-4294967295-1104".parse().unwrap();
+        let bytes = account.to_bytes();
+        assert_eq!(crate::text::to_hex(&bytes), "0105000000000005150000000100000002000000ffffffff50040000");
+        assert_eq!(Sid::from_bytes(&bytes).unwrap(), account);
+        assert_eq!(account.in_domain(), Some((Sid::machine([1, 2, u32::MAX]), 1104)));
+        assert_eq!("S-1-5-32-544".parse::<Sid>().unwrap().in_domain(), None);
+        for bad in [&bytes[..27], &bytes[1..], &[1, 0, 0, 0, 0, 0, 0, 5], &[]] {
+            assert!(Sid::from_bytes(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

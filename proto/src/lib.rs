@@ -3,6 +3,7 @@
 //!
 //! docs/protocol.md walks through a whole conversation.
 
+pub mod domain;
 pub mod frame;
 pub mod identity;
 pub mod login;

@@ -13,6 +13,9 @@
 //!     | open --------------------------------> the host found the evidence right: the gate may open
 //!     | <---------------------------- ready  |   when boot is complete
 //!     |                                      |
+//!     | join --------------------------------> a member of a domain: try the account on the network
+//!     | <-------------- joined {evidence}    |   or failed {step: join, reason, ...}
+//!     |                                      |
 //!     | observe -----------------------------> any time after that, on a connection of its own
 //!     | <-------------- observed {evidence}  |
 //! ```
@@ -20,6 +23,7 @@
 //! A host that hangs up between `applied` and `open` leaves a child that never opens.
 
 use crate::{
+    domain::{DomainEvidence, DomainIdentity, JoinEvidence},
     identity::{BootId, Hostname, InstanceId, MacAddr, MachineId, Sid, SshPublicKey},
     login::UserKeys,
     network::IpConfig,
@@ -46,6 +50,8 @@ pub enum HostMessage {
     Open,
     /// Read the evidence again and say what it is now.
     Observe,
+    /// Try the domain account on the network, as soon as there is one.
+    Join,
 }
 
 /// From the agent to the host.
@@ -69,6 +75,8 @@ pub enum GuestMessage {
     Applied(Box<Evidence>),
     /// Boot is complete: getty prompts and sshd accepts.
     Ready,
+    /// The domain accepts this machine's account.
+    Joined(Box<JoinEvidence>),
     /// Answers observe.
     Observed(Box<Evidence>),
     /// The step failed. A child held at its gate powers off when it cannot become who it was told to be.
@@ -107,6 +115,9 @@ pub struct Identity {
     /// The machine's own SID, for guests with Samba.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_sid: Option<Sid>,
+    /// The domain it is a member of, and as whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainIdentity>,
     /// Who may log in with which SSH keys, besides what the image allows to other users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorized_keys: Vec<UserKeys>,
@@ -153,6 +164,9 @@ pub struct Evidence {
     /// The machine's own SID, where Samba is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_sid: Option<Sid>,
+    /// The account of a member of a domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainEvidence>,
     /// Everything else that no two guests may have alike, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<UniqueValue>,
@@ -262,6 +276,8 @@ words! {
         SshHostKeys = "ssh_host_keys",
         /// Making names for iSCSI and `NVMe`.
         Names = "names",
+        /// Becoming a member of a domain.
+        Domain = "domain",
         /// Setting the machine's own SID.
         MachineSid = "machine_sid",
         /// Writing SSH keys of users.
@@ -274,6 +290,8 @@ words! {
         Verify = "verify",
         /// Letting boot go on.
         Open = "open",
+        /// Trying the domain account on the network.
+        Join = "join",
     }
 }
 
@@ -294,5 +312,7 @@ words! {
         Mismatch = "mismatch",
         /// It took too long.
         Timeout = "timeout",
+        /// The domain does not accept the account.
+        Refused = "refused",
     }
 }

@@ -2,7 +2,9 @@
 //! understand this build: docs/protocol.md, "Versions", says what may change and how.
 
 use ramet_proto::{
-    Evidence, GuestMessage, HostMessage, Secret, frame,
+    Evidence, GuestMessage, HostMessage, Secret,
+    domain::{DomainAccount, DomainEvidence, DomainIdentity, JoinCheck, JoinEvidence},
+    frame,
     identity::InstanceId,
     login::UserKeys,
     message::{
@@ -42,6 +44,7 @@ fn identity() -> Identity {
             ip: None,
         }],
         machine_sid: Some("S-1-5-21-1-22-4294967295".parse().unwrap()),
+        domain: None,
         authorized_keys: vec![],
         entropy: Secret::new(vec![0x00, 0x7f, 0xff]),
         unix_time_ns: 1_700_000_000_123_456_789,
@@ -73,7 +76,24 @@ fn evidence() -> Evidence {
         unix_time_ns: -1,
         cid: 4_294_967_294,
         machine_sid: Some("S-1-5-21-1-22-4294967295".parse().unwrap()),
+        domain: None,
         unique: vec![UniqueValue { name: Text::new("nvme_hostid"), value: Text::new("7") }],
+    }
+}
+
+fn domain() -> DomainIdentity {
+    DomainIdentity {
+        account: DomainAccount {
+            realm: "AD.EXAMPLE.ORG".parse().unwrap(),
+            workgroup: "EXAMPLE".parse().unwrap(),
+            name: "WEB-1".parse().unwrap(),
+            sid: "S-1-5-21-1-2-3-1104".parse().unwrap(),
+            kvno: 2,
+            dc: "dc1.ad.example.org".parse().unwrap(),
+            persistent: true,
+        },
+        keytab: Secret::new(vec![5, 2]),
+        join: Secret::new(vec![0xff, 0xfe]),
     }
 }
 
@@ -109,6 +129,7 @@ fn host_variant(message: &HostMessage) -> usize {
         HostMessage::Identify(_) => 2,
         HostMessage::Open => 3,
         HostMessage::Observe => 4,
+        HostMessage::Join => 5,
     }
 }
 
@@ -123,6 +144,7 @@ fn guest_variant(message: &GuestMessage) -> usize {
         GuestMessage::Ready => 5,
         GuestMessage::Observed(_) => 6,
         GuestMessage::Failed(_) => 7,
+        GuestMessage::Joined(_) => 8,
     }
 }
 
@@ -149,6 +171,14 @@ fn every_host_message() {
         r#""authorized_keys":[{"user":"root","keys":["ssh-ed25519 AAAAC3Nz jane"]}],"#,
         r#""entropy":"007fff","unix_time_ns":1700000000123456789}"#,
     );
+    let member_json = concat!(
+        r#"{"type":"identify","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","#,
+        r#""hostname":"web-1.example.org","machine_id":"0123456789abcdef0123456789abcdef","nics":[],"#,
+        r#""domain":{"account":{"realm":"AD.EXAMPLE.ORG","workgroup":"EXAMPLE","name":"WEB-1","#,
+        r#""sid":"S-1-5-21-1-2-3-1104","kvno":2,"dc":"dc1.ad.example.org","persistent":true},"#,
+        r#""keytab":"0502","join":"fffe"},"entropy":"007fff","unix_time_ns":1700000000123456789}"#,
+    );
+    let member = Identity { nics: vec![], machine_sid: None, domain: Some(domain()), ..identity() };
     let ip = IpConfig {
         addresses: vec!["192.0.2.7/24".parse().unwrap(), "2001:db8::7/64".parse().unwrap()]
             .try_into()
@@ -171,14 +201,16 @@ fn every_host_message() {
             215,
             without_sid,
         ),
+        (HostMessage::Identify(Box::new(member)), 411, member_json),
         (HostMessage::Open, 15, r#"{"type":"open"}"#),
         (HostMessage::Observe, 18, r#"{"type":"observe"}"#),
+        (HostMessage::Join, 15, r#"{"type":"join"}"#),
     ];
     for (message, len, body) in &cases {
         assert_golden(message, *len, body);
     }
     let covered: BTreeSet<_> = cases.iter().map(|(message, ..)| host_variant(message)).collect();
-    assert_eq!(covered, (0..5).collect());
+    assert_eq!(covered, (0..6).collect());
 }
 
 #[test]
@@ -187,6 +219,18 @@ fn every_guest_message() {
         |state| GuestMessage::Hello { version: 1, agent: Text::new("ramet-agent 0.1.0"), state, cid: 3 };
     let applied = format!(r#"{{"type":"applied",{EVIDENCE}"#);
     let observed = format!(r#"{{"type":"observed",{EVIDENCE}"#);
+    let principal = Text::new("WEB-1$@AD.EXAMPLE.ORG");
+    let member = Evidence { domain: Some(DomainEvidence { principal, kvno: 2 }), ..sparse_evidence() };
+    let member_json = SPARSE_EVIDENCE.replace(
+        r#""cid":4294967294}"#,
+        r#""cid":4294967294,"domain":{"principal":"WEB-1$@AD.EXAMPLE.ORG","kvno":2}}"#,
+    );
+    let check = |command, printed| JoinCheck { command: Text::new(command), printed: Text::new(printed) };
+    let joined = JoinEvidence { checks: vec![check("kinit -k", ""), check("wbinfo -t", "succeeded")] };
+    let joined_json = concat!(
+        r#"{"type":"joined","checks":[{"command":"kinit -k","printed":""},"#,
+        r#"{"command":"wbinfo -t","printed":"succeeded"}]}"#,
+    );
     let failure = Failure {
         step: Step::Nics,
         reason: Reason::Missing,
@@ -220,6 +264,8 @@ fn every_guest_message() {
         (GuestMessage::Ready, 16, r#"{"type":"ready"}"#),
         (GuestMessage::Observed(Box::new(evidence())), 610, observed.as_str()),
         (GuestMessage::Observed(Box::new(sparse_evidence())), 332, SPARSE_EVIDENCE),
+        (GuestMessage::Observed(Box::new(member)), 388, member_json.as_str()),
+        (GuestMessage::Joined(Box::new(joined)), 110, joined_json),
         (
             GuestMessage::Failed(failure),
             100,
@@ -233,7 +279,7 @@ fn every_guest_message() {
         assert_golden(message, *len, body);
     }
     let covered: BTreeSet<_> = cases.iter().map(|(message, ..)| guest_variant(message)).collect();
-    assert_eq!(covered, (0..8).collect());
+    assert_eq!(covered, (0..9).collect());
 }
 
 /// The bytes of a failure with this step and reason.
@@ -259,12 +305,14 @@ fn every_step_word() {
         (Step::Network, "network"),
         (Step::SshHostKeys, "ssh_host_keys"),
         (Step::Names, "names"),
+        (Step::Domain, "domain"),
         (Step::MachineSid, "machine_sid"),
         (Step::AuthorizedKeys, "authorized_keys"),
         (Step::Site, "site"),
         (Step::Record, "record"),
         (Step::Verify, "verify"),
         (Step::Open, "open"),
+        (Step::Join, "join"),
     ];
     assert_eq!(words.map(|(step, _)| step), Step::ALL);
     for (step, word) in words {
@@ -283,6 +331,7 @@ fn every_reason_word() {
         (Reason::Missing, "missing"),
         (Reason::Mismatch, "mismatch"),
         (Reason::Timeout, "timeout"),
+        (Reason::Refused, "refused"),
     ];
     assert_eq!(words.map(|(reason, _)| reason), Reason::ALL);
     for (reason, word) in words {

@@ -7,6 +7,7 @@ use proptest::{
 };
 use ramet_proto::{
     BootId, Evidence, GuestMessage, HostMessage, Hostname, MacAddr, MachineId, Secret, Sid, SshPublicKey,
+    domain::{DomainAccount, DomainEvidence, DomainIdentity, JoinCheck, JoinEvidence, NetbiosName, Realm},
     frame::{self, HEADER, MAX_BODY},
     identity::{InstanceId, uuid_v4},
     login::{AuthorizedKey, UserKeys, UserName},
@@ -101,6 +102,31 @@ fn authorized_key() -> impl Strategy<Value = AuthorizedKey> {
         .prop_map(|text| text.parse().unwrap())
 }
 
+fn realm() -> impl Strategy<Value = Realm> {
+    domain_name().prop_map(|domain| Realm::try_from(&domain).unwrap())
+}
+
+fn netbios_name() -> impl Strategy<Value = NetbiosName> {
+    "[A-Za-z]([A-Za-z0-9-]{0,13}[A-Za-z0-9])?".prop_map(|text| text.parse().unwrap())
+}
+
+fn domain_identity() -> impl Strategy<Value = DomainIdentity> {
+    let account =
+        (realm(), netbios_name(), netbios_name(), sid(), any::<u32>(), domain_name(), any::<bool>())
+            .prop_map(|(realm, workgroup, name, sid, kvno, dc, persistent)| DomainAccount {
+                realm,
+                workgroup,
+                name,
+                sid,
+                kvno,
+                dc,
+                persistent,
+            });
+    (account, vec(any::<u8>(), 0..300), vec(any::<u8>(), 0..300)).prop_map(|(account, keytab, join)| {
+        DomainIdentity { account, keytab: Secret::new(keytab), join: Secret::new(join) }
+    })
+}
+
 fn text() -> impl Strategy<Value = Text> {
     any::<String>().prop_map(|text| Text::new(&text))
 }
@@ -119,6 +145,7 @@ fn identity() -> impl Strategy<Value = Identity> {
         machine_id(),
         vec(nic, 0..4),
         proptest::option::of(sid()),
+        proptest::option::of(domain_identity()),
         vec(user_keys, 0..3),
         vec(any::<u8>(), 0..600),
         any::<i64>(),
@@ -130,6 +157,7 @@ fn identity() -> impl Strategy<Value = Identity> {
                 machine_id,
                 nics,
                 machine_sid,
+                domain,
                 authorized_keys,
                 entropy,
                 unix_time_ns,
@@ -139,6 +167,7 @@ fn identity() -> impl Strategy<Value = Identity> {
                 machine_id,
                 nics,
                 machine_sid,
+                domain,
                 authorized_keys,
                 entropy: Secret::new(entropy),
                 unix_time_ns,
@@ -149,6 +178,7 @@ fn identity() -> impl Strategy<Value = Identity> {
 fn evidence() -> impl Strategy<Value = Evidence> {
     let nic = (text(), mac(), any::<bool>(), vec(any::<std::net::IpAddr>(), 0..4))
         .prop_map(|(name, mac, up, addresses)| NicEvidence { name, mac, up, addresses });
+    let domain = (text(), any::<u32>()).prop_map(|(principal, kvno)| DomainEvidence { principal, kvno });
     let unique = (text(), text()).prop_map(|(name, value)| UniqueValue { name, value });
     (
         instance_id(),
@@ -161,6 +191,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         any::<i64>(),
         any::<u32>(),
         proptest::option::of(sid()),
+        proptest::option::of(domain),
         vec(unique, 0..4),
     )
         .prop_map(
@@ -175,6 +206,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 unix_time_ns,
                 cid,
                 machine_sid,
+                domain,
                 unique,
             )| Evidence {
                 instance_id,
@@ -187,6 +219,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 unix_time_ns,
                 cid,
                 machine_sid,
+                domain,
                 unique,
             },
         )
@@ -199,6 +232,7 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
         identity().prop_map(|identity| HostMessage::Identify(Box::new(identity))),
         Just(HostMessage::Open),
         Just(HostMessage::Observe),
+        Just(HostMessage::Join),
     ]
 }
 
@@ -211,6 +245,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
     let failure =
         (proptest::sample::select(Step::ALL), proptest::sample::select(Reason::ALL), any::<bool>(), text())
             .prop_map(|(step, reason, retryable, detail)| Failure { step, reason, retryable, detail });
+    let check = (text(), text()).prop_map(|(command, printed)| JoinCheck { command, printed });
     prop_oneof![
         (any::<u16>(), text(), state, any::<u32>())
             .prop_map(|(version, agent, state, cid)| GuestMessage::Hello { version, agent, state, cid }),
@@ -218,6 +253,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         evidence().prop_map(|evidence| GuestMessage::Applied(Box::new(evidence))),
         Just(GuestMessage::Ready),
         evidence().prop_map(|evidence| GuestMessage::Observed(Box::new(evidence))),
+        vec(check, 0..4).prop_map(|checks| GuestMessage::Joined(Box::new(JoinEvidence { checks }))),
         failure.prop_map(GuestMessage::Failed),
     ]
 }
@@ -316,6 +352,8 @@ fn any_text() -> impl Strategy<Value = String> {
         r"[a-z0-9@.,-]{0,20}[ \n\t]{0,2}[A-Za-z0-9+/=\x1b]{0,100}( [a-z@]{1,10})?\n?",
         r"(([0-9]{1,3}\.){3}[0-9]{1,3}|[0-9a-f:.]{2,20})/[+0-9]{0,4}",
         "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+        "[A-Za-z0-9$-]{1,17}",
+        "[A-Z0-9-]{1,8}(\\.[A-Za-z0-9-]{1,8}){0,3}",
         r"(ssh-ed25519|ssh-x) (AAAA)?[A-Za-z0-9+/=\x1b]{0,50}( [a-z\n]{0,5})?",
         Just("ssh-rsa ".to_owned() + &"A".repeat(5000)),
     ]
@@ -335,7 +373,7 @@ proptest! {
     #[test]
     fn identity_types_of_network_and_login(
         boot in boot_id(), address in interface_address(), ip in unicast_ip(), domain in domain_name(),
-        user in user_name(), key in authorized_key(),
+        user in user_name(), key in authorized_key(), realm in realm(), name in netbios_name(),
     ) {
         assert_text_form(&boot);
         assert_text_form(&address);
@@ -343,6 +381,8 @@ proptest! {
         assert_text_form(&domain);
         assert_text_form(&user);
         assert_text_form(&key);
+        assert_text_form(&realm);
+        assert_text_form(&name);
     }
 
     #[test]
@@ -363,6 +403,8 @@ proptest! {
         assert_parses_or_not::<DomainName>(&text);
         assert_parses_or_not::<UserName>(&text);
         assert_parses_or_not::<AuthorizedKey>(&text);
+        assert_parses_or_not::<Realm>(&text);
+        assert_parses_or_not::<NetbiosName>(&text);
         let json = serde_json::Value::String(text);
         let _ = serde_json::from_value::<InstanceId>(json.clone());
         let _ = serde_json::from_value::<RandomSample>(json.clone());
@@ -386,6 +428,9 @@ proptest! {
         }
         if let Ok(user) = text.parse::<UserName>() {
             prop_assert!(!user.as_str().contains(['/', ':', '\n']) && !user.as_str().starts_with('.'));
+        }
+        if let Ok(name) = text.parse::<NetbiosName>() {
+            prop_assert!((1..=NetbiosName::MAX).contains(&name.as_str().len()) && name.as_str().is_ascii());
         }
         if text.parse::<Sid>().is_ok() {
             prop_assert!(!text.contains('+'));

@@ -1,15 +1,18 @@
 //! What cases are written with: `ramet` as a user runs it, a bridge with DHCP, and waiting for conditions.
 
+mod domain;
 mod network;
 
 use anyhow::{Context as _, Result, bail, ensure};
+pub use domain::Domain;
 pub use network::Network;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
     ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -235,13 +238,18 @@ impl Background {
         Ok(Self(command.spawn().with_context(|| format!("cannot run {command:?}"))?))
     }
 
-    /// Sends `signal` and waits for the end.
-    pub fn end(mut self, signal: nix::sys::signal::Signal) -> Result<std::process::ExitStatus> {
+    /// Sends `signal`, if the process has not ended yet.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id())?);
         match nix::sys::signal::kill(pid, signal) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(error) => bail!("cannot send {signal}: {error}"),
         }
+    }
+
+    /// Sends `signal` and waits for the end.
+    pub fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
         Ok(self.0.wait()?)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Background, succeeded};
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 /// The network of the cases. Its processes and its bridge go with it.
 pub struct Network {
     files: TempDir,
-    _dnsmasq: Background,
+    dnsmasq: Background,
     _tcpdump: Background,
 }
 
@@ -30,6 +31,8 @@ impl Network {
         ip(&["addr", "add", "10.77.0.1/24", "dev", Self::BRIDGE])?;
         ip(&["link", "set", Self::BRIDGE, "up"])?;
         let leases = files.path().join("leases");
+        let options = files.path().join("options");
+        fs::write(&options, "")?;
         let mut dnsmasq = Command::new("dnsmasq");
         dnsmasq.args([
             "--keep-in-foreground",
@@ -42,13 +45,14 @@ impl Network {
         dnsmasq.arg(format!("--interface={}", Self::BRIDGE));
         dnsmasq.arg("--dhcp-range=10.77.0.10,10.77.0.250,255.255.255.0,1h");
         dnsmasq.arg(format!("--dhcp-leasefile={}", leases.display()));
+        dnsmasq.arg(format!("--dhcp-optsfile={}", options.display()));
         dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut tcpdump = Command::new("tcpdump");
         tcpdump.args(["-Z", "root", "-U", "-n", "-i", Self::BRIDGE, "-w"]).arg(files.path().join("frames"));
         tcpdump.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self {
             files,
-            _dnsmasq: Background::spawn(&mut dnsmasq)?,
+            dnsmasq: Background::spawn(&mut dnsmasq)?,
             _tcpdump: Background::spawn(&mut tcpdump)?,
         })
     }
@@ -61,6 +65,13 @@ impl Network {
             Some((fields.next()?, fields.next()?))
         };
         Ok(text.lines().filter_map(fields).collect())
+    }
+
+    /// Has the DHCP server tell clients these options from now on, one a line (`dhcp-optsfile` in dnsmasq(8)), and no
+    /// others.
+    pub fn tell(&self, options: &str) -> Result<()> {
+        fs::write(self.files.path().join("options"), options)?;
+        self.dnsmasq.signal(Signal::SIGHUP)
     }
 
     /// How many of the frames that crossed the bridge match a filter (pcap-filter(7)).
@@ -79,6 +90,6 @@ impl Drop for Network {
     }
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+pub(super) fn ip(args: &[&str]) -> Result<()> {
     succeeded(Command::new("ip").args(args)).map(drop)
 }

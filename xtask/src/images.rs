@@ -35,6 +35,10 @@ pub(crate) enum Guest {
     Debian12Nm,
     /// Debian 13 with ifupdown, dhcpcd and a display manager
     Debian13Ifupdown,
+    /// Debian 13 with winbind, for a domain that it is not a member of yet
+    Debian13Samba,
+    /// Debian 13 with SSSD, the same
+    Debian13Sssd,
 }
 
 impl Guest {
@@ -44,6 +48,8 @@ impl Guest {
             Self::Debian => "debian",
             Self::Debian12Nm => "debian12-nm",
             Self::Debian13Ifupdown => "debian13-ifupdown",
+            Self::Debian13Samba => "debian13-samba",
+            Self::Debian13Sssd => "debian13-sssd",
         }
     }
 }

@@ -11,9 +11,11 @@ use clap::ValueEnum;
 
 use crate::build;
 use crate::config::Config;
+use crate::dc;
 use crate::images::{self, Guest};
 use crate::lab;
 use crate::place::Place;
+use crate::postgres;
 use crate::run;
 use crate::sys::{self, Step};
 
@@ -29,12 +31,20 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
         return end_to_end();
     }
     images::beside_roots(config, guests, || build::programs(config))?;
+    let mut beside_dc = dc::tests(config)?;
     // Beside each other: the lab has one CPU, whatever this machine has.
     thread::scope(|scope| {
         let tests = scope.spawn(|| {
+            let server = postgres::Server::start()?;
             let step = Step::begin("unit and integration tests: cargo test --workspace");
-            sys::run(sys::cargo(config).args(["test", "--workspace", "--quiet", "--jobs", "1"]))
-                .inspect(|()| step.done())
+            let mut tests = sys::cargo(config);
+            tests.args(["test", "--workspace", "--quiet", "--jobs", "1"]);
+            // Without it the tests that need it would be left out.
+            tests.env("RAMET_TEST_POSTGRES", server.url());
+            sys::run(&mut tests)?;
+            step.done();
+            let step = Step::begin("tests with a domain controller: cargo test --test directory");
+            sys::run(&mut beside_dc).inspect(|()| step.done())
         });
         let end_to_end = end_to_end();
         tests.join().unwrap_or_else(|panic| resume_unwind(panic))?;

@@ -13,11 +13,13 @@ mod build;
 mod cache;
 mod check;
 mod config;
+mod dc;
 mod images;
 mod jobs;
 mod lab;
 mod package;
 mod place;
+mod postgres;
 mod recipe;
 mod roots;
 mod run;
@@ -52,6 +54,12 @@ enum Command {
     },
     /// Make the Debian package of the agent and say where it is
     Deb,
+    /// Run CMD as root beside the domain controller of the tests, in a network of their own
+    Dc {
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
     /// Formatting, lints, dependencies, docs: what CI asks for
     Check,
     /// All tests: unit, integration, and end to end on real VMs
@@ -153,6 +161,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let package = package::ensure(&config, &build::programs(&config)?)?;
             println!("{}", package::copy_to_target(&config, &package)?.display());
         }
+        Command::Dc { command } => return dc::run(&config, &command),
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
         Command::Demo { site } => return jobs::demo(&config, site.place),

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::images::{self, Guest, Images};
 use crate::lab::{self, Lab};
 use crate::place::{self, Place};
+use crate::roots;
 use crate::sys;
 
 /// Somewhere that commands find the built programs, guest images, KVM and vhost-vsock.
@@ -27,6 +28,8 @@ pub(crate) enum Site {
         programs: PathBuf,
         /// `$RAMET_IMAGES`.
         images: PathBuf,
+        /// `$RAMET_LAB_ROOT`: the lab's root, for what the lab has and this machine may not.
+        root: PathBuf,
     },
     /// The lab.
     Lab {
@@ -52,7 +55,8 @@ impl Site {
             Place::Host => {
                 let shelf = config.target.join("programs");
                 let programs = shelf.join(programs.publish(&shelf)?);
-                Ok(Self::Host { programs, images: host_images(config, images)? })
+                let (images, root) = (host_images(config, images)?, roots::lab(config)?.path);
+                Ok(Self::Host { programs, images, root })
             }
             Place::Lab => {
                 let lab = lab::ensure_up(config)?;
@@ -69,16 +73,14 @@ impl Site {
     /// streams it has one at the site too.
     pub(crate) fn command(&self, command: &[OsString]) -> Result<Command> {
         match self {
-            Self::Host { programs, images } => {
+            Self::Host { programs, images, root } => {
                 let mut path = OsString::from(programs);
                 path.push(":");
                 path.push(env::var_os("PATH").unwrap_or_default());
                 let mut run = sys::as_root("env");
                 run.arg(assignment("PATH", &path)).arg(assignment("RAMET_IMAGES", images.as_os_str()));
-                for (name, value) in passed_on(env::vars_os()) {
-                    run.arg(assignment(&name, &value));
-                }
-                run.args(command);
+                run.arg(assignment("RAMET_LAB_ROOT", root.as_os_str()));
+                run.args(variables()).args(command);
                 Ok(run)
             }
             Self::Lab { lab, programs, files } => {
@@ -111,11 +113,16 @@ pub(crate) fn run(
     Ok(sys::exit_code(command.status().context("cannot start the command")?))
 }
 
+/// What a command under sudo would otherwise miss, as arguments of env(1).
+pub(crate) fn variables() -> impl Iterator<Item = OsString> {
+    passed_on(env::vars_os()).into_iter().map(|(name, value)| assignment(name, &value))
+}
+
 /// Variables that a command in the lab or under sudo would otherwise miss.
 fn passed_on(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let wanted = |name: &str| {
-        let ours =
-            name.starts_with("RAMET_") && !["RAMET_IMAGES", "RAMET_CACHE_DIR", "RAMET_PLACE"].contains(&name);
+        let ours = name.starts_with("RAMET_")
+            && !["RAMET_IMAGES", "RAMET_LAB_ROOT", "RAMET_CACHE_DIR", "RAMET_PLACE"].contains(&name);
         ours || ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "TERM"].contains(&name)
     };
     variables.filter(|(name, _)| name.to_str().is_some_and(wanted)).collect()

@@ -14,15 +14,18 @@ use crate::config::Config;
 use crate::roots::{self, Root};
 use crate::sys;
 
-/// Runs in the new namespace: `$1` is the root, the rest is the command. The outer `/` is bound first, so what is
+/// Runs in the new namespace: `$1` is the root, the rest is for what follows. The outer `/` is bound first, so what is
 /// mounted afterwards does not appear in it, and the root seen through `/host` is as it is on disk.
-const ENTER: &str = "set -e; root=$1; shift
+const FURNISH: &str = "set -e; root=$1; shift
 mount --rbind / \"$root/host\"
 mount --rbind /dev \"$root/dev\"
 mount --rbind /proc \"$root/proc\"
 mount --rbind /sys \"$root/sys\"
 mount -t tmpfs tmpfs \"$root/tmp\"
-exec chroot \"$@\"";
+";
+
+/// What follows for a tool.
+const ENTER: &str = "exec chroot \"$@\"";
 
 /// Who a tool runs as.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +60,15 @@ impl Tools {
         command.args(arguments(&self.root.path, user, program));
         command
     }
+
+    /// A script for sh(1), ready for its arguments, that runs as root beside the tools and not among them: the file
+    /// system is the outer one, with the tools' root furnished at `$root`. Its network is its own, with nothing in it.
+    pub(crate) fn script(&self, script: &str) -> Command {
+        let mut command = sys::as_root("unshare");
+        command.args(["--mount", "--propagation", "private", "--net", "sh", "-c"]);
+        command.args([&format!("{FURNISH}{script}"), "sh"]).arg(&self.root.path);
+        command
+    }
 }
 
 /// Where a tool sees an outer path.
@@ -67,8 +79,9 @@ pub(crate) fn inside(path: &Path) -> PathBuf {
 }
 
 fn arguments(root: &Path, user: User, program: &str) -> Vec<OsString> {
+    let script = format!("{FURNISH}{ENTER}");
     let mut arguments: Vec<OsString> =
-        ["--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"].map(OsString::from).to_vec();
+        ["--mount", "--propagation", "private", "sh", "-c", &script, "sh"].map(OsString::from).to_vec();
     arguments.push(root.into());
     if let User::Caller = user {
         let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());

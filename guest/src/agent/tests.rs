@@ -1,7 +1,10 @@
 //! Conversations over a socket pair, with a made-up guest behind them.
 
 use super::*;
-use crate::apply::tests::{Fake, identity, template};
+use crate::apply::{
+    domain::tests::member,
+    tests::{Fake, identity, template},
+};
 use crate::boot::{Job, tests::complete};
 use ramet_proto::frame::{self, HEADER};
 use std::{
@@ -17,6 +20,7 @@ pub(super) const LIMITS: Limits = Limits {
     settle: Duration::from_millis(50),
     nics: Duration::from_millis(50),
     boot: Duration::from_secs(20),
+    join: Duration::from_secs(10),
     tick: Duration::from_millis(5),
 };
 
@@ -179,6 +183,91 @@ fn ready_comes_on_the_connection_that_opened() {
     assert_eq!(answer, GuestMessage::Ready);
 }
 
+/// A guest with SSSD and a network, and what `kinit` says there.
+fn guest_with_sssd(kinit: Result<&str, &str>) -> (tempfile::TempDir, Root, Fake) {
+    let (dir, root) = template();
+    for path in ["usr/sbin/sssd", "etc/sssd/sssd.conf"] {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+    let system = Fake::new();
+    system.interfaces.borrow_mut()[0].addresses = vec!["192.0.2.7".parse().unwrap()];
+    system.answer("kinit", kinit);
+    (dir, root, system)
+}
+
+#[test]
+fn a_member_tries_its_account_before_boot_is_complete_and_after() {
+    let (_dir, root, system) = guest_with_sssd(Ok(""));
+    let mut agent = agent(&root, &system);
+    let cgroups = system.cgroups.path().to_owned();
+    let (result, ()) = converse(&mut agent, move |host| {
+        host.hello();
+        let GuestMessage::Applied(evidence) = host.ask(&identify(&member())) else { panic!() };
+        assert_eq!(evidence.domain.unwrap().principal.as_str(), "WEB-1$@AD.EXAMPLE.ORG");
+        host.send(&HostMessage::Open);
+        let GuestMessage::Joined(joined) = host.ask(&HostMessage::Join) else { panic!() };
+        assert_eq!(joined.checks.len(), 1);
+        complete(&cgroups);
+        assert_eq!(host.receive(), GuestMessage::Ready);
+        assert!(matches!(host.ask(&HostMessage::Join), GuestMessage::Joined(_)));
+    });
+    result.unwrap();
+
+    // The record has the account.
+    let rebooted = Fake::new();
+    *rebooted.interfaces.borrow_mut() = system.interfaces.take();
+    let mut passed = Agent::start(&root, &rebooted, Config::default(), LIMITS).unwrap();
+    converse(&mut passed, |host| {
+        host.hello();
+        assert!(matches!(host.ask(&HostMessage::Join), GuestMessage::Joined(_)));
+    })
+    .0
+    .unwrap();
+}
+
+#[test]
+fn a_domain_that_does_not_answer_keeps_nothing_else_from_being_said() {
+    let (_dir, root, system) = guest_with_sssd(Err("kinit: Cannot contact any KDC"));
+    let mut agent = agent(&root, &system);
+    let cgroups = system.cgroups.path().to_owned();
+    let (result, ()) = converse(&mut agent, move |host| {
+        host.hello();
+        assert!(matches!(host.ask(&identify(&member())), GuestMessage::Applied(_)));
+        host.send(&HostMessage::Open);
+        host.send(&HostMessage::Join);
+        assert_eq!(host.refused(&HostMessage::Join), Reason::Unexpected, "one is on");
+        complete(&cgroups);
+        assert_eq!(host.receive(), GuestMessage::Ready);
+        assert!(matches!(host.ask(&HostMessage::Observe), GuestMessage::Observed(_)));
+    });
+    result.unwrap();
+    agent.limits.join = Duration::ZERO;
+    let (result, failure) = converse(&mut agent, |host| {
+        host.hello();
+        host.ask(&HostMessage::Join)
+    });
+    result.unwrap();
+    let GuestMessage::Failed(failure) = failure else { panic!("{failure:?}") };
+    assert_eq!((failure.step, failure.reason, failure.retryable), (Step::Join, Reason::Timeout, true));
+}
+
+#[test]
+fn who_is_no_member_has_no_account_to_try() {
+    let (_dir, root, system) = guest_with_sssd(Ok(""));
+    let mut agent = agent(&root, &system);
+    let (result, reason) = converse(&mut agent, |host| {
+        host.hello();
+        assert!(matches!(host.ask(&identify(&identity())), GuestMessage::Applied(_)));
+        host.send(&HostMessage::Open);
+        host.refused(&HostMessage::Join)
+    });
+    result.unwrap();
+    assert_eq!(reason, Reason::Missing);
+    assert!(system.ran.borrow().is_empty());
+}
+
 #[test]
 fn what_makes_no_sense_is_answered_closed_and_leaves_the_guest_held() {
     let (_dir, root) = template();
@@ -245,7 +334,13 @@ fn the_order_of_messages_is_kept() {
     let (_dir, root) = template();
     let system = Fake::new();
     let mut agent = agent(&root, &system);
-    for first in [HostMessage::Prepare, HostMessage::Observe, HostMessage::Open, identify(&identity())] {
+    for first in [
+        HostMessage::Prepare,
+        HostMessage::Observe,
+        HostMessage::Open,
+        HostMessage::Join,
+        identify(&identity()),
+    ] {
         let (result, reason) = converse(&mut agent, move |host| {
             let reason = host.refused(&first);
             assert!(host.is_hung_up_on());
@@ -265,6 +360,7 @@ fn the_order_of_messages_is_kept() {
         host.hello();
         assert_eq!(host.refused(&HostMessage::Open), Reason::Unexpected);
         assert_eq!(host.refused(&HostMessage::Observe), Reason::Unexpected);
+        assert_eq!(host.refused(&HostMessage::Join), Reason::Unexpected);
         assert_eq!(host.ask(&HostMessage::Prepare), GuestMessage::Prepared);
     })
     .0
@@ -280,6 +376,7 @@ fn no_open_after_applied_is_the_end() {
         (|host| host.0.write_all(&[0, 0, 0, 15, b'{']).unwrap(), Reason::System),
         (|host| host.0.write_all(&[0xff; 4]).unwrap(), Reason::Malformed),
         (|host| host.send(&HostMessage::Prepare), Reason::Unexpected),
+        (|host| host.send(&HostMessage::Join), Reason::Unexpected),
         (|host| host.send(&identify(&identity())), Reason::Unexpected),
         (|host| assert!(matches!(host.receive(), GuestMessage::Failed(_)), "silence"), Reason::Timeout),
     ];

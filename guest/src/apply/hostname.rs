@@ -14,7 +14,8 @@ pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> 
     let name = &identity.hostname;
     root.replace(NAME, format!("{name}\n").as_bytes(), 0o644)?;
     let before = root.read(HOSTS)?;
-    let after = hosts(before.as_deref().unwrap_or("127.0.0.1\tlocalhost\n"), name);
+    let domain = identity.domain.as_ref().map(|domain| domain.account.fqdn());
+    let after = hosts(before.as_deref().unwrap_or("127.0.0.1\tlocalhost\n"), name, domain.as_deref());
     if before.as_ref() != Some(&after) {
         root.replace(HOSTS, after.as_bytes(), 0o644)?;
     }
@@ -30,13 +31,13 @@ pub(super) fn verify(name: &Hostname, root: &Root) -> Result<(), ApplyError> {
     Err(ApplyError::Mismatch(format!("/{NAME} is {:?}, not {name}", text.trim_end())))
 }
 
-/// `text` with one line for the machine's own name, in place of those it has.
-fn hosts(text: &str, name: &Hostname) -> String {
+/// `text` with one line for the machine's own name, in place of those it has. The first name is what `hostname -f` shows:
+/// for a member of a domain, its name there.
+fn hosts(text: &str, name: &Hostname, domain: Option<&str>) -> String {
     let name = name.as_str();
-    let own = match name.split_once('.') {
-        None => format!("{OWN_ADDRESS}\t{name}"),
-        Some((short, _)) => format!("{OWN_ADDRESS}\t{name} {short}"),
-    };
+    let mut names = vec![domain.unwrap_or(name), name, name.split('.').next().unwrap_or(name)];
+    names.dedup();
+    let own = format!("{OWN_ADDRESS}\t{}", names.join(" "));
     let is_own = |line: &str| line.split_ascii_whitespace().next() == Some(OWN_ADDRESS);
     let is_localhost = |line: &str| line.split_ascii_whitespace().next() == Some("127.0.0.1");
     let mut lines: Vec<&str> = text.lines().collect();
@@ -65,13 +66,26 @@ mod tests {
             ("127.0.1.1 a\n# x\n127.0.1.1 b\n127.0.1.10 c\n", "127.0.1.1\tweb-1\n# x\n127.0.1.10 c\n"),
             ("", "127.0.1.1\tweb-1\n"),
         ] {
-            assert_eq!(hosts(before, &name), after);
-            assert_eq!(hosts(after, &name), after, "twice");
+            assert_eq!(hosts(before, &name, None), after);
+            assert_eq!(hosts(after, &name, None), after, "twice");
         }
     }
 
     #[test]
     fn a_full_name_brings_its_short_form() {
-        assert_eq!(hosts("", &"web.example.org".parse().unwrap()), "127.0.1.1\tweb.example.org web\n");
+        let name = "web.example.org".parse().unwrap();
+        assert_eq!(hosts("", &name, None), "127.0.1.1\tweb.example.org web\n");
+    }
+
+    #[test]
+    fn a_member_has_its_name_in_the_domain_first() {
+        for (name, own) in [
+            ("web", "web.ad.example.org web"),
+            ("web.ad.example.org", "web.ad.example.org web"),
+            ("web.dmz.example.org", "web.ad.example.org web.dmz.example.org web"),
+        ] {
+            let text = hosts("", &name.parse().unwrap(), Some("web.ad.example.org"));
+            assert_eq!(text, format!("127.0.1.1\t{own}\n"));
+        }
     }
 }

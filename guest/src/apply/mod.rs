@@ -6,6 +6,7 @@ mod addresses;
 mod authorized_keys;
 mod boot_id;
 mod clock;
+pub(crate) mod domain;
 mod entropy;
 mod hostname;
 mod machine_id;
@@ -99,6 +100,8 @@ pub(crate) fn apply<S: System>(
     })?;
     times.run(Step::SshHostKeys, || ssh::apply(identity, root, system, config))?;
     times.run(Step::Names, || names::apply(root, system))?;
+    times.run(Step::Domain, || domain::apply(identity, root, system, config.domain))?;
+    // Samba's account and the SID are in one file, which goes with the template's account.
     times.run(Step::MachineSid, || machine_sid::apply(identity, root, system))?;
     times.run(Step::AuthorizedKeys, || authorized_keys::apply(identity, root))?;
     // Last of all: they find everything else done.

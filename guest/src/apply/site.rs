@@ -6,6 +6,7 @@ use super::ApplyError;
 use crate::{config::Config, process, root::Root};
 use ramet_proto::{
     Hostname, InstanceId, MachineId, Sid,
+    domain::DomainAccount,
     login::UserKeys,
     message::{Identity, NicIdentity, UniqueValue},
     text::Text,
@@ -27,6 +28,8 @@ struct Public<'a> {
     nics: &'a [NicIdentity],
     #[serde(skip_serializing_if = "Option::is_none")]
     machine_sid: &'a Option<Sid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<&'a DomainAccount>,
     authorized_keys: &'a [UserKeys],
     unix_time_ns: i64,
 }
@@ -43,8 +46,17 @@ pub(super) fn apply(
     }
     let Identity { instance_id, machine_id, unix_time_ns, .. } = *identity;
     let Identity { hostname, nics, machine_sid, authorized_keys, .. } = identity;
-    let public =
-        Public { instance_id, hostname, machine_id, nics, machine_sid, authorized_keys, unix_time_ns };
+    let domain = identity.domain.as_ref().map(|domain| &domain.account);
+    let public = Public {
+        instance_id,
+        hostname,
+        machine_id,
+        nics,
+        machine_sid,
+        domain,
+        authorized_keys,
+        unix_time_ns,
+    };
     let input = serde_json::to_vec(&public)
         .map_err(|error| ApplyError::System("form what appliers are told", error.into()))?;
     trusted(root, DIRECTORY)?;

@@ -4,6 +4,7 @@ mod some_guests;
 
 use super::*;
 use crate::{
+    apply::domain::Tool,
     boot::{BootWatch, Job},
     config::KeyKind,
     netlink::Interface,
@@ -31,6 +32,11 @@ pub(crate) struct Fake {
     pub(crate) journal_restarts: Cell<u8>,
     /// What Samba has.
     pub(crate) sid: RefCell<String>,
+    /// Programs that were run, and what the last of them was fed.
+    pub(crate) ran: RefCell<Vec<String>>,
+    pub(crate) fed: RefCell<Vec<u8>>,
+    /// What programs answer whose command lines begin so; the last that fits counts, others succeed and print nothing.
+    pub(crate) answers: RefCell<Vec<(&'static str, Result<String, String>)>>,
     pub(crate) cgroups: TempDir,
     pub(crate) console: RefCell<String>,
     /// How often something random was drawn.
@@ -60,6 +66,9 @@ impl Fake {
             gate_open: Cell::new(false),
             journal_restarts: Cell::new(0),
             sid: RefCell::default(),
+            ran: RefCell::default(),
+            fed: RefCell::default(),
+            answers: RefCell::default(),
             cgroups: tempfile::tempdir().unwrap(),
             console: RefCell::default(),
             drawn: Cell::new(0),
@@ -69,6 +78,11 @@ impl Fake {
 
     fn works(&self, operation: &str) -> io::Result<()> {
         if self.broken.get() == operation { Err(io::Error::other("broken on purpose")) } else { Ok(()) }
+    }
+
+    /// From here on programs whose command lines begin with `line` answer so.
+    pub(crate) fn answer(&self, line: &'static str, answer: Result<&str, &str>) {
+        self.answers.borrow_mut().push((line, answer.map(str::to_owned).map_err(str::to_owned)));
     }
 
     fn draw(&self) -> u8 {
@@ -161,6 +175,21 @@ impl System for Fake {
         Ok(())
     }
 
+    fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String> {
+        let line = tool.to_string();
+        self.fed.borrow_mut().extend(tool.input().unwrap_or_default());
+        let answers = self.answers.borrow();
+        let answer = answers.iter().rfind(|(start, _)| line.starts_with(start));
+        self.ran.borrow_mut().push(line);
+        match answer {
+            None => Ok(String::new()),
+            Some((_, Ok(said))) => Ok(said.clone()),
+            // What a system says of a program that is not there.
+            Some((_, Err(said))) if said == "not found" => Err(io::ErrorKind::NotFound.into()),
+            Some((_, Err(said))) => Err(io::Error::other(said.clone())),
+        }
+    }
+
     fn local_cid(&self) -> io::Result<u32> {
         Ok(self.cid.get())
     }
@@ -216,6 +245,7 @@ pub(crate) fn identity() -> Identity {
             NicIdentity { parent: mac(2), mac: mac(12), ip: None },
         ],
         machine_sid: None,
+        domain: None,
         authorized_keys: Vec::new(),
         entropy: Secret::new(vec![7; 64]),
         unix_time_ns: 1_800_000_000_000_000_000,

@@ -1,8 +1,8 @@
 //! Reading an identity back from where the system keeps it.
 
 use super::{
-    ApplyError, Order, addresses, authorized_keys, boot_id, clock, hostname, machine_id, machine_sid, names,
-    network, nics, random, ssh,
+    ApplyError, Order, addresses, authorized_keys, boot_id, clock, domain, hostname, machine_id, machine_sid,
+    names, network, nics, random, ssh,
 };
 use crate::{config::Config, netlink::Interface, root::Root, system::System};
 use ramet_proto::{
@@ -54,6 +54,7 @@ pub(crate) fn observe<S: System>(
         random_sample: RandomSample(random(system)?),
         cid: system.local_cid().map_err(failed("ask for the context id"))?,
         machine_sid: machine_sid::read(root, system)?,
+        domain: domain::read(root)?,
         unique: unique(root)?,
         // Last: asking Samba for its SID may take seconds, and this is compared with now.
         unix_time_ns: system.clock().map_err(failed("read the clock"))?,
@@ -92,6 +93,7 @@ pub(super) fn verify<S: System>(
     if let Some(kept) = evidence.unique.iter().find(|one| inherited.unique.contains(one)) {
         return Err(ApplyError::Mismatch(format!("{} is still the template's", kept.name)));
     }
+    domain::verify(evidence.domain.as_ref(), identity)?;
     machine_sid::verify(evidence.machine_sid.as_ref(), identity)?;
     authorized_keys::verify(identity, root)?;
     Ok(evidence)

@@ -351,7 +351,12 @@ fn left_over(root: &Root) -> Findings {
         .into_iter()
         .filter(|name| name.starts_with("ssh_host_") && name.ends_with("_key"));
     let mut paths: Vec<_> = keys.map(|name| format!("etc/ssh/{name}")).collect();
-    for path in ["etc/machine-id", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"] {
+    for path in [
+        "etc/machine-id",
+        "etc/krb5.keytab",
+        "var/lib/systemd/random-seed",
+        "var/lib/systemd/credential.secret",
+    ] {
         if root
             .read_lossy(path)
             .ok()
@@ -361,7 +366,7 @@ fn left_over(root: &Root) -> Findings {
             paths.push(path.to_owned());
         }
     }
-    let fix = "children get their own; empty it if the image is also used otherwise";
+    let fix = "children get their own, or none; empty it if the image is also used otherwise";
     Ok(paths.into_iter().map(|path| finding(Grade::Note, format!("/{path} is in the image"), fix)).collect())
 }
 
@@ -490,6 +495,7 @@ mod tests {
             ),
             (|i| i.file("etc/ssh/ssh_host_rsa_key", "k"), Note, "etc/ssh/ssh_host_rsa_key is in the image"),
             (|i| i.file("etc/machine-id", "0123456789abcdef0123456789abcdef"), Note, "etc/machine-id is in"),
+            (|i| i.file("etc/krb5.keytab", "k"), Note, "etc/krb5.keytab is in the image"),
             (|i| i.file("usr/lib/modules/5.9/modules.builtin", ""), Broken, "kernel 5.9 has no vmw_vsock"),
             (|i| i.file("etc/ramet/agent.toml", "ssh_host_keys = [\"rsa\"]"), Broken, "takes ssh-keygen"),
         ];

@@ -7,6 +7,7 @@ use crate::{
     agent::{Agent, AgentError},
     fork::{ForkError, stages::Seat},
     name::Name,
+    pool::Stores,
     qemu::{
         argv::{Begin, Ram},
         process::{self, ProcessError},
@@ -93,6 +94,7 @@ pub async fn stop(state: &StateDir, name: &Name, timeout: Duration) -> Result<St
 /// its boot is complete, and how long that took. A child that does not come up is ended.
 pub async fn start(
     state: &StateDir,
+    stores: &Stores,
     name: &Name,
     timeout: Duration,
     progress: &Progress,
@@ -104,7 +106,7 @@ pub async fn start(
     admission::check_devices()?;
     admission::check_memory(&format!("starting {name}"), template.manifest.memory)?;
     let begin = Instant::now();
-    let mut seat = Seat { state, template: &template, dir, record, mine };
+    let mut seat = Seat { state, stores, template: &template, dir, record, mine };
     let booted = cancel.run_until_cancelled(boot(&mut seat, timeout, progress)).await;
     match booted.unwrap_or(Err(ForkError::Interrupted)) {
         Ok(()) => Ok((seat.record, begin.elapsed())),

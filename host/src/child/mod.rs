@@ -8,6 +8,7 @@ use crate::{
     identity::ChildIdentity,
     lock,
     name::Name,
+    pool::{PoolError, Stores},
     qemu::process,
     state::{StateDir, StateLock, names_in},
 };
@@ -162,12 +163,21 @@ pub fn of_template(state: &StateDir, template: &Name, _lock: &StateLock) -> Resu
     Ok(names)
 }
 
-/// Ends a child and removes all of it. Its directory is what every other part is found by, so it goes last.
-pub async fn remove(state: &StateDir, name: &Name) -> Result<(), RemoveError> {
+/// Ends a child and removes all of it. Its directory is what every other part is found by, so it goes last; an identity
+/// from a pool is given back when nothing is left of the child.
+pub async fn remove(state: &StateDir, stores: &Stores, name: &Name) -> Result<(), RemoveError> {
     let _mine = take(state, name)?;
     let dir = state.child(name);
     process::kill(&dir).await?;
-    Ok(fs::remove_tree(&dir)?)
+    // One that cannot be read is removed all the same; its lease is found to be nobody's later.
+    let record = Record::read(&dir).ok();
+    fs::remove_tree(&dir)?;
+    if let Some(record) = record.filter(|record| record.pool.is_some()) {
+        let store = stores.get(state).await.map_err(RemoveError::GiveBack)?;
+        let given = store.give_back(record.identity.instance_id, "the child was removed").await;
+        given.map_err(RemoveError::GiveBack)?;
+    }
+    Ok(())
 }
 
 /// Why a child could not be removed.
@@ -182,6 +192,9 @@ pub enum RemoveError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// The child is gone, and its identity not given back.
+    #[error("the child was removed, but its identity not given back: ramet pool reconcile does that")]
+    GiveBack(#[source] PoolError),
 }
 
 /// Memory of a child's QEMU process (`proc_pid_smaps(5)`), in bytes.

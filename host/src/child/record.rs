@@ -5,7 +5,7 @@ use crate::{
     identity::ChildIdentity,
     name::Name,
 };
-use ramet_proto::Evidence;
+use ramet_proto::{Evidence, domain::JoinEvidence};
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::SystemTime};
 
@@ -21,6 +21,9 @@ pub struct Record {
     pub name: Name,
     /// What it was forked from.
     pub template: Name,
+    /// The pool that its identity is leased from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Name>,
     /// Who it is to be, or is.
     pub identity: ChildIdentity,
     /// The context id it has, or had when it last ran.
@@ -34,6 +37,9 @@ pub struct Record {
     /// What it read back from its system when it got its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// What it found when it tried its domain account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<JoinEvidence>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -64,6 +70,9 @@ pub struct Timings {
     pub identified: Option<u64>,
     /// sshd accepts and getty prompts.
     pub ready: Option<u64>,
+    /// The domain accepted the child's account; left out for children that are in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<u64>,
 }
 
 /// Why a record cannot be used.
@@ -101,12 +110,14 @@ impl Record {
             version: VERSION,
             name,
             template,
+            pool: None,
             identity,
             cid: 0,
             stage: Stage::Reserved,
             started_ms,
             timings_ms: Timings::default(),
             evidence: None,
+            joined: None,
             failure: None,
         }
     }

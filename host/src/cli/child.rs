@@ -12,6 +12,7 @@ use ramet::{
         lifecycle::{self, Stopped},
     },
     name::Name,
+    pool::Stores,
     state::StateDir,
 };
 use serde::Serialize;
@@ -128,7 +129,8 @@ pub(crate) async fn show(state: &StateDir, args: &ShowArgs) -> anyhow::Result<Ex
     let memory = found.pid.and_then(Memory::of);
     let console = child::console_tail(&found.dir, 5);
     let addresses = addresses(&found).await;
-    let view = ShowView { child: found.into(), memory, addresses, console };
+    let joined = found.record.joined.clone();
+    let view = ShowView { child: found.into(), joined, memory, addresses, console };
     if args.json {
         output::json(&view)?;
         return Ok(ExitCode::SUCCESS);
@@ -143,15 +145,26 @@ pub(crate) async fn show(state: &StateDir, args: &ShowArgs) -> anyhow::Result<Ex
         ("cid", child.cid.map_or_else(|| "-".to_owned(), |cid| cid.to_string())),
         ("instance", child.identity.instance_id.to_string()),
         ("hostname", child.identity.hostname.to_string()),
-        ("macs", joined(&child.identity.macs)),
-        ("addresses", joined(&view.addresses)),
+        ("macs", output::joined(&child.identity.macs)),
+        ("addresses", output::joined(&view.addresses)),
         ("machine id", child.identity.machine_id.to_string()),
         ("SID", child.identity.machine_sid.to_string()),
     ];
     lines.extend(child.identity.ssh_host_keys.iter().map(|key| ("host key", key.to_string())));
-    let stop_lines =
-        [("resumed", timings.resumed), ("identified", timings.identified), ("ready", timings.ready)];
-    lines.extend(stop_lines.map(|(stop_line, value)| (stop_line, format!("{} ms", ms(value)))));
+    let domain = child.identity.domain;
+    lines.extend(domain.iter().map(|account| {
+        ("domain", format!("{} ({}, key version {})", account.principal(), account.sid, account.kvno))
+    }));
+    let mut stop_lines =
+        vec![("resumed", timings.resumed), ("identified", timings.identified), ("ready", timings.ready)];
+    stop_lines.extend(domain.map(|_| ("joined", timings.joined)));
+    lines.extend(stop_lines.into_iter().map(|(stop_line, value)| (stop_line, format!("{} ms", ms(value)))));
+    lines.extend(
+        view.joined
+            .into_iter()
+            .flat_map(|evidence| evidence.checks)
+            .map(|check| ("checked", format!("{}: {}", check.command, check.printed))),
+    );
     lines.extend(view.memory.map(|memory| {
         let parts = [memory.pss, memory.private_dirty, memory.shared].map(mib);
         ("memory", format!("{} PSS, {} private dirty, {} shared", parts[0], parts[1], parts[2]))
@@ -231,7 +244,7 @@ fn told_apart<T, E: std::error::Error>(results: Vec<(Name, Result<T, E>)>) -> (V
     (done, status)
 }
 
-pub(crate) async fn start(state: &StateDir, args: &StartArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn start(state: &StateDir, stores: &Stores, args: &StartArgs) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
     struct View {
         #[serde(flatten)]
@@ -242,7 +255,7 @@ pub(crate) async fn start(state: &StateDir, args: &StartArgs) -> anyhow::Result<
     let cancel = cancelled_by_signal()?;
     let shown = progress::show();
     let starting = args.children.iter().map(async |name| {
-        (name.clone(), lifecycle::start(state, name, args.timeout, &shown.progress, &cancel).await)
+        (name.clone(), lifecycle::start(state, stores, name, args.timeout, &shown.progress, &cancel).await)
     });
     let results = futures::future::join_all(starting).await;
     drop(shown);
@@ -261,8 +274,9 @@ pub(crate) async fn start(state: &StateDir, args: &StartArgs) -> anyhow::Result<
     Ok(failed)
 }
 
-pub(crate) async fn remove(state: &StateDir, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
-    let removing = args.children.iter().map(async |name| (name.clone(), child::remove(state, name).await));
+pub(crate) async fn remove(state: &StateDir, stores: &Stores, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
+    let removing =
+        args.children.iter().map(async |name| (name.clone(), child::remove(state, stores, name).await));
     let (removed, failed) = told_apart(futures::future::join_all(removing).await);
     let names: Vec<Name> = removed.into_iter().map(|(name, ())| name).collect();
     if args.json {

@@ -7,9 +7,10 @@ use super::{
 };
 use ramet::{
     child::Child,
-    fork::{self, Request, Wait, plan::Naming},
+    fork::{self, Lease, Request, Wait, plan::Naming},
     identity::IdentityFile,
     name::Name,
+    pool::Stores,
     state::StateDir,
 };
 use std::{fs::File, os::fd::AsFd as _, path::PathBuf, process::ExitCode};
@@ -28,10 +29,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PREFIX", requires = "count")]
     name_prefix: Option<Name>,
     /// TOML with `hostname`, `macs`, `machine_id`, `machine_sid`, `ip`, `authorized_keys`; what it leaves out is generated
-    #[arg(long, value_name = "FILE", conflicts_with = "count")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["count", "pool"])]
     identity: Option<PathBuf>,
+    /// Lease each child's identity from this pool, its domain account included
+    #[arg(long)]
+    pool: Option<Name>,
+    /// The children keep their domain accounts for good: their passwords change, and ramet rm retires the accounts
+    #[arg(long, requires = "pool")]
+    persistent: bool,
     /// When to return; the rest goes on in the background
-    #[arg(long, value_enum, default_value_t = Wait::Ready)]
+    #[arg(long, value_enum, default_value_t = Wait::Joined)]
     wait: Wait,
     /// At most so many at the same time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse::count)]
@@ -41,7 +48,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) async fn run(state: &StateDir, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(state: &StateDir, stores: &Stores, args: Args) -> anyhow::Result<ExitCode> {
     let identity = args.identity.as_deref().map(IdentityFile::read).transpose()?.unwrap_or_default();
     let named =
         || identity.hostname.as_ref().and_then(|hostname| hostname.as_str().split('.').next()?.parse().ok());
@@ -49,11 +56,17 @@ pub(crate) async fn run(state: &StateDir, args: Args) -> anyhow::Result<ExitCode
         (None, Some(name)) => Naming::One(name),
         (count, _) => Naming::Count(count.unwrap_or(1), args.name_prefix),
     };
-    let request =
-        Request { template: args.template, naming, identity, wait: args.wait, parallel: args.parallel };
+    let request = Request {
+        template: args.template,
+        naming,
+        identity,
+        lease: args.pool.map(|pool| Lease { pool, persistent: args.persistent }),
+        wait: args.wait,
+        parallel: args.parallel,
+    };
     let cancel = cancelled_by_signal()?;
     let shown = progress::show();
-    let records = fork::fork(state, &request, &shown.progress, &cancel).await?;
+    let records = fork::fork(state, stores, &request, &shown.progress, &cancel).await?;
     drop(shown);
     let children = records.iter().map(|record| Ok(ChildView::from(Child::find(state, &record.name)?)));
     let children: Vec<ChildView> = children.collect::<anyhow::Result<_>>()?;
@@ -61,8 +74,9 @@ pub(crate) async fn run(state: &StateDir, args: Args) -> anyhow::Result<ExitCode
         output::json(&children)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let in_domain = children.iter().any(|child| child.identity.domain.is_some());
     let rows = children.into_iter().map(|child| {
-        vec![
+        let mut row = vec![
             child.name.to_string(),
             child.identity.hostname.to_string(),
             joined(&child.identity.macs),
@@ -70,18 +84,19 @@ pub(crate) async fn run(state: &StateDir, args: Args) -> anyhow::Result<ExitCode
             ms(child.timings_ms.resumed),
             ms(child.timings_ms.identified),
             ms(child.timings_ms.ready),
-        ]
+        ];
+        row.extend(in_domain.then(|| ms(child.timings_ms.joined)));
+        row
     });
-    output::table(
-        &["NAME", "HOSTNAME", "MAC", "MACHINE ID", "RESUMED ms", "IDENTIFIED ms", "READY ms"],
-        rows,
-    )?;
+    let mut titles = vec!["NAME", "HOSTNAME", "MAC", "MACHINE ID", "RESUMED ms", "IDENTIFIED ms", "READY ms"];
+    titles.extend(in_domain.then_some("JOINED ms"));
+    output::table(&titles, rows)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The background half of a fork: the child's lock came as stdin.
-pub(crate) async fn finish(state: &StateDir, name: &Name) -> anyhow::Result<ExitCode> {
+pub(crate) async fn finish(state: &StateDir, stores: &Stores, name: &Name) -> anyhow::Result<ExitCode> {
     let mine = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    fork::finish(state, name, mine).await?;
+    fork::finish(state, stores, name, mine).await?;
     Ok(ExitCode::SUCCESS)
 }

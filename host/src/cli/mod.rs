@@ -4,9 +4,11 @@
 mod child;
 mod console;
 mod doctor;
+mod domain;
 mod fork;
 mod output;
 mod parse;
+mod pool;
 mod progress;
 mod ssh;
 mod template;
@@ -14,7 +16,11 @@ mod verify;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use ramet::{name::Name, state::StateDir};
+use ramet::{
+    name::Name,
+    pool::{Settings, StoreUrl, Stores},
+    state::StateDir,
+};
 use std::{path::PathBuf, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +50,19 @@ struct Global {
         default_value = "/var/lib/ramet"
     )]
     state_dir: PathBuf,
+    /// Where pools of identities are kept: `sqlite:///FILE`, or `postgres://USER@HOST/DATABASE` with the password in
+    /// ~/.pgpass or in the variable; without it, a SQLite file in the state directory
+    #[arg(long, global = true, value_name = "URL", env = "RAMET_STORE", hide_env_values = true)]
+    store: Option<StoreUrl>,
+    /// The key that machine passwords in that store are sealed with: 32 random bytes, readable by its owner only
+    #[arg(long, global = true, value_name = "FILE", env = "RAMET_KEY_FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Global {
+    fn stores(&self) -> Stores {
+        Stores::new(Settings { url: self.store.clone(), key_file: self.key_file.clone() })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +74,12 @@ enum Command {
     Template(template::Command),
     /// Fork children from a template
     Fork(fork::Args),
+    /// Keep identities in advance, each leased to one child at a time
+    #[command(subcommand)]
+    Pool(pool::Command),
+    /// Keep computer accounts in an Active Directory domain, which pools lease to children
+    #[command(subcommand)]
+    Domain(domain::Command),
     /// List children
     Ls(child::ListArgs),
     /// Show all that is known of a child
@@ -105,7 +130,7 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
 }
 
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let directory = cli.global.state_dir;
+    let directory = cli.global.state_dir.clone();
     match &cli.command {
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "ramet", &mut std::io::stdout());
@@ -116,13 +141,16 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let state = StateDir::open(&directory)?;
+    let stores = cli.global.stores();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("cannot start")?.block_on(async {
         match cli.command {
             Command::Doctor(_) | Command::Completions { .. } => unreachable!("handled above"),
             Command::Template(command) => template::run(&state, command).await,
-            Command::Fork(args) => fork::run(&state, args).await,
-            Command::Finish { child } => fork::finish(&state, &child).await,
+            Command::Fork(args) => fork::run(&state, &stores, args).await,
+            Command::Finish { child } => fork::finish(&state, &stores, &child).await,
+            Command::Pool(command) => pool::run(&state, stores.get(&state).await?, command).await,
+            Command::Domain(command) => domain::run(&state, &stores, command).await,
             Command::Ls(args) => child::list(&state, &args),
             Command::Show(args) => child::show(&state, &args).await,
             Command::Console(args) => console::run(&state, &args).await,
@@ -130,8 +158,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::SshProxy(args) => ssh::proxy(&state, &args).await,
             Command::Verify(args) => verify::run(&state, &args).await,
             Command::Stop(args) => child::stop(&state, &args).await,
-            Command::Start(args) => child::start(&state, &args).await,
-            Command::Rm(args) => child::remove(&state, &args).await,
+            Command::Start(args) => child::start(&state, &stores, &args).await,
+            Command::Rm(args) => child::remove(&state, &stores, &args).await,
         }
     })
 }
@@ -188,6 +216,24 @@ mod tests {
             "ramet ssh web-1 -i key -l root -- hostname -f",
             "ramet -v --state-dir /tmp/x ls",
             "ramet ls --state-dir /tmp/x -vv",
+            "ramet pool create lab --hostnames vdi-{:04} --macs 52:54:01 --nics 2 --json",
+            "ramet pool create lab --hostnames vdi-{} --macs 52:54:01:00:00:01-52:54:01:00:ff:ff",
+            "ramet pool create lab --hostnames vdi-{}",
+            "ramet pool add lab --count 3 --json",
+            "ramet pool import lab ids.csv --dry-run --json",
+            "ramet pool ls --json",
+            "ramet pool show lab --json --store postgres://ramet@db/ids --key-file key",
+            "ramet pool history vdi-1 --json",
+            "ramet pool rm lab --json",
+            "ramet pool reconcile --json",
+            "ramet pool quarantine --host 00000000-0000-4000-8000-000000000001 --json",
+            "ramet pool release vdi-1 vdi-2 --json",
+            "ramet fork debian --count 3 --pool lab --persistent --wait joined",
+            "ramet domain provision --config domain.toml --pool lab --count 200 --parallel 16 --json",
+            "ramet domain ls --config domain.toml --json",
+            "ramet domain retire --config domain.toml --pool lab --json",
+            "ramet domain retire --config domain.toml --pool lab --delete vdi-0001",
+            "ramet domain reconcile --config domain.toml --dry-run --stale 10min --json",
             "ramet completions bash",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -209,6 +255,19 @@ mod tests {
             "ramet template create debian --disk x --memory 1X",
             "ramet template create debian --disk x --net bridge",
             "ramet template create debian --disk x --timeout soon",
+            "ramet fork debian --persistent",
+            "ramet fork debian --pool lab --identity id.toml",
+            "ramet domain provision --pool lab --count 1",
+            "ramet domain provision --config domain.toml --pool lab --count 0",
+            "ramet domain retire --config domain.toml",
+            "ramet pool create lab",
+            "ramet pool create lab --hostnames vdi",
+            "ramet pool create lab --hostnames vdi-{} --nics 2",
+            "ramet pool create lab --hostnames vdi-{} --macs 01:00:5e",
+            "ramet pool add lab",
+            "ramet pool add lab --count 0",
+            "ramet pool quarantine --host web",
+            "ramet pool ls --store mysql://u@h/d",
             "ramet rm",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

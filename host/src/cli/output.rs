@@ -5,7 +5,10 @@ use ramet::{
     child::{Child, Memory, State, record::Timings},
     name::Name,
 };
-use ramet_proto::{InstanceId, MacAddr, MachineId, Sid, SshPublicKey};
+use ramet_proto::{
+    InstanceId, MacAddr, MachineId, Sid, SshPublicKey,
+    domain::{DomainAccount, JoinEvidence},
+};
 use serde::Serialize;
 use std::net::IpAddr;
 
@@ -32,8 +35,7 @@ pub(crate) struct IdentityView {
     pub(crate) macs: Vec<MacAddr>,
     pub(crate) machine_id: MachineId,
     pub(crate) machine_sid: Sid,
-    /// No child is a member of a domain yet.
-    pub(crate) domain: Option<()>,
+    pub(crate) domain: Option<DomainAccount>,
     pub(crate) ssh_host_keys: Vec<SshPublicKey>,
 }
 
@@ -42,6 +44,9 @@ pub(crate) struct IdentityView {
 pub(crate) struct ShowView {
     #[serde(flatten)]
     pub(crate) child: ChildView,
+    /// What it found when it tried its domain account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) joined: Option<JoinEvidence>,
     pub(crate) memory: Option<Memory>,
     /// What the guest says it has, if it answers.
     pub(crate) addresses: Vec<IpAddr>,
@@ -65,7 +70,7 @@ impl From<Child> for ChildView {
                 macs: identity.macs,
                 machine_id: identity.machine_id,
                 machine_sid: identity.machine_sid,
-                domain: None,
+                domain: identity.domain,
                 ssh_host_keys: record.evidence.map(|evidence| evidence.ssh_host_keys).unwrap_or_default(),
             },
             timings_ms: record.timings_ms,

@@ -64,6 +64,20 @@ pub fn check(evidence: &Evidence, told: &Told<'_>) -> Result<(), EvidenceError> 
     if let Some(sid) = &evidence.machine_sid {
         same("machine SID", sid, &identity.machine_sid)?;
     }
+    // Without a domain a key that opens one may not be there either.
+    let shown = evidence.domain.as_ref().map(|domain| (domain.principal.to_string(), domain.kvno));
+    let account = identity.domain.as_ref().map(|account| (account.principal(), account.kvno));
+    if shown != account {
+        let words = |account: Option<(String, u32)>| match account {
+            Some((principal, kvno)) => format!("{principal} with key version {kvno}"),
+            None => "none".to_owned(),
+        };
+        return Err(EvidenceError::Mismatch {
+            item: "domain account",
+            shown: words(shown),
+            told: words(account),
+        });
+    }
     same("vsock context id", &evidence.cid, &told.cid)?;
     for mac in &identity.macs {
         if !evidence.nics.iter().any(|nic| nic.mac == *mac) {
@@ -104,6 +118,10 @@ pub fn compare(name: &Name, evidence: &Evidence, others: &[Record]) -> Result<()
         if theirs.machine_sid.is_some() && theirs.machine_sid == evidence.machine_sid {
             return Err(duplicate("machine SID"));
         }
+        let principal = |evidence: &Evidence| evidence.domain.as_ref().map(|domain| domain.principal.clone());
+        if principal(theirs).is_some_and(|theirs| principal(evidence) == Some(theirs)) {
+            return Err(duplicate("domain account"));
+        }
         if theirs.random_sample == evidence.random_sample {
             return Err(duplicate("random sample"));
         }
@@ -126,6 +144,7 @@ mod tests {
     use crate::child::record::tests::record;
     use ramet_proto::{
         MachineId,
+        domain::DomainEvidence,
         identity::uuid_v4,
         message::{NicEvidence, RandomSample, UniqueValue},
         text::Text,
@@ -151,8 +170,16 @@ mod tests {
             unix_time_ns: NOW,
             cid: 7,
             machine_sid: Some(identity.machine_sid.clone()),
+            domain: identity.domain.as_ref().map(|account| DomainEvidence {
+                principal: Text::new(&account.principal()),
+                kvno: account.kvno,
+            }),
             unique: vec![unique("nvme_hostid", seed), unique("site/10-salt/minion_id", seed)],
         }
+    }
+
+    fn account(kvno: u32) -> DomainEvidence {
+        DomainEvidence { principal: Text::new("VDI-1$@AD.EXAMPLE.ORG"), kvno }
     }
 
     fn unique(name: &str, value: u8) -> UniqueValue {
@@ -181,6 +208,7 @@ mod tests {
                 "machine SID",
                 Evidence { machine_sid: Some(ramet_proto::Sid::machine([1; 3])), ..right.clone() },
             ),
+            ("domain account", Evidence { domain: Some(account(1)), ..right.clone() }),
             ("vsock context id", Evidence { cid: 8, ..right.clone() }),
             ("MAC addresses", Evidence { nics: Vec::new(), ..right.clone() }),
             ("clock", Evidence { unix_time_ns: late, ..right.clone() }),
@@ -202,6 +230,7 @@ mod tests {
         let ours = record("web-1");
         let mine = evidence(&ours.identity, 1);
         let mut other = record("web-2");
+        let mine = Evidence { domain: Some(account(1)), ..mine };
         let theirs = evidence(&other.identity, 2);
         let alike = [
             ("host name", Evidence { hostname: mine.hostname.clone(), ..theirs.clone() }),
@@ -210,6 +239,7 @@ mod tests {
             ("machine SID", Evidence { machine_sid: mine.machine_sid.clone(), ..theirs.clone() }),
             ("nvme_hostid", Evidence { unique: vec![mine.unique[0].clone()], ..theirs.clone() }),
             ("site/10-salt/minion_id", Evidence { unique: vec![mine.unique[1].clone()], ..theirs.clone() }),
+            ("domain account", Evidence { domain: Some(account(2)), ..theirs.clone() }),
             ("random sample", Evidence { random_sample: mine.random_sample, ..theirs.clone() }),
             ("MAC address", Evidence { nics: mine.nics.clone(), ..theirs.clone() }),
             ("SSH host key", Evidence { ssh_host_keys: mine.ssh_host_keys.clone(), ..theirs.clone() }),

@@ -12,6 +12,8 @@
 //!   Identified  the gate may open                           -> stop line "identified"
 //!     |  open, wait
 //!   Ready       boot is complete                            -> stop line "ready"
+//!     |  members of a domain: join
+//!   Joined      the domain accepts the account              -> stop line "joined"
 //! ```
 //!
 //! Each stage is a value that the step to the next one consumes. A step that fails undoes its own stage, which undoes
@@ -32,14 +34,16 @@ use crate::{
     fs::{FsError, is_full, sweep},
     identity::{IdentityError, InUse},
     net::NetError,
+    pool::{Holder, NewEntry, PoolError, Stores},
     qemu::{process::ProcessError, qmp::QmpError, version::QemuVersion},
-    state::StateDir,
+    state::{StateDir, StateLock},
     template::{self, Template, TemplateError},
     vsock::VsockError,
 };
 use futures::{StreamExt as _, stream};
-use plan::{Naming, PlanError};
-use stages::{Identified, Ready, Reserved, Resumed, Seat};
+use plan::{Asked, Naming, PlanError};
+use ramet_proto::InstanceId;
+use stages::{Identified, Joined, Ready, Reserved, Resumed, Seat};
 use std::{
     fs::File,
     io,
@@ -56,6 +60,8 @@ pub enum Wait {
     Identified,
     /// Boot is complete.
     Ready,
+    /// Boot is complete and, if the child is a member of a domain, the domain accepts its account.
+    Joined,
 }
 
 /// What is to be forked.
@@ -67,10 +73,21 @@ pub struct Request {
     pub naming: Naming,
     /// What the identity has to be; the rest is generated.
     pub identity: crate::identity::IdentityFile,
+    /// Identities are leased from there.
+    pub lease: Option<Lease>,
     /// How far.
     pub wait: Wait,
     /// At most so many at the same time.
     pub parallel: usize,
+}
+
+/// Identities from a pool, one for each child.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Which pool.
+    pub pool: crate::name::Name,
+    /// The children keep their accounts for good: they change their passwords, and the accounts go with them.
+    pub persistent: bool,
 }
 
 /// Why a fork failed. Nothing is left of any of its children.
@@ -88,6 +105,9 @@ pub enum ForkError {
     /// The identity cannot be as asked.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The store of identities.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// Another command has the child.
     #[error(transparent)]
     Child(#[from] ChildError),
@@ -183,6 +203,7 @@ impl ForkError {
 /// Forks. On any error, and when `cancel` is, nothing is left of any child: all or none.
 pub async fn fork(
     state: &StateDir,
+    stores: &Stores,
     request: &Request,
     progress: &Progress,
     cancel: &CancellationToken,
@@ -191,8 +212,9 @@ pub async fn fork(
     let template = Template::open(state, &request.template)?;
     let count = request.naming.count();
     admission::check_fork(&template, u64::try_from(count).unwrap_or(u64::MAX), state.root())?;
-    let reserved =
-        reserve(state, &template, request, started_ms).map_err(|error| error.or_full(&state.children()))?;
+    let reserved = reserve(state, stores, &template, request, started_ms)
+        .await
+        .map_err(|error| error.or_full(&state.children()))?;
     progress.say(&format!("forking {count} of {}", template.name));
     // The first failure stops the others: what they would make is to be undone anyway.
     let stop = cancel.child_token();
@@ -202,8 +224,9 @@ pub async fn fork(
 }
 
 /// Takes names and identities for all children at once, under the lock.
-fn reserve<'a>(
+async fn reserve<'a>(
     state: &'a StateDir,
+    stores: &'a Stores,
     template: &'a Template,
     request: &Request,
     started_ms: u64,
@@ -215,15 +238,65 @@ fn reserve<'a>(
     let taken = crate::state::names_in(&state.children())?;
     let in_use =
         InUse { children: child::identities(state, &lock)?, parents: template::parent_macs(state, &lock)? };
-    let nics = template.manifest.nics.len();
-    let planned = plan::plan(&template.name, nics, &request.naming, &request.identity, &taken, in_use)?;
+    let names = plan::names(&template.name, &request.naming, &taken, &in_use)?;
+    let identity = &request.identity;
+    let asked =
+        |name| Asked { name, identity: identity.clone(), instance_id: InstanceId::random(), domain: None };
+    let mut asked: Vec<Asked> = names.into_iter().map(asked).collect();
+    let ids: Vec<_> = asked.iter().map(|child| child.instance_id).collect();
+    if let Some(from) = &request.lease {
+        lease(state, stores, from, &mut asked, &lock).await?;
+    }
+    let made = make(state, stores, template, request, started_ms, asked, in_use);
+    if made.is_err() && request.lease.is_some() {
+        for id in ids {
+            stages::give_back(state, stores, id, "the fork failed").await;
+        }
+    }
+    made
+}
+
+/// Leases an identity for each child. What children of this host that are gone have left is given back first: the
+/// command that made them was killed.
+async fn lease(
+    state: &StateDir,
+    stores: &Stores,
+    from: &Lease,
+    asked: &mut [Asked],
+    lock: &StateLock,
+) -> Result<(), ForkError> {
+    let store = stores.get(state).await?;
+    let live = child::records(state, lock)?.iter().map(|record| record.identity.instance_id).collect();
+    store.sweep(&live).await?;
+    let holder = |child: &Asked| Holder { child: child.name.clone(), instance_id: child.instance_id };
+    let holders: Vec<_> = asked.iter().map(holder).collect();
+    for (child, lease) in asked.iter_mut().zip(store.lease(&from.pool, &holders, from.persistent).await?) {
+        let NewEntry { hostname, macs, machine_sid } = lease.identity;
+        child.identity.hostname = Some(hostname);
+        child.identity.macs = (!macs.is_empty()).then_some(macs);
+        child.identity.machine_sid = Some(machine_sid);
+        child.domain = lease.account;
+    }
+    Ok(())
+}
+
+/// Makes the children's directories: all or none.
+fn make<'a>(
+    state: &'a StateDir,
+    stores: &'a Stores,
+    template: &'a Template,
+    request: &Request,
+    started_ms: u64,
+    asked: Vec<Asked>,
+    in_use: InUse,
+) -> Result<Vec<Reserved<'a>>, ForkError> {
     let mut reserved: Vec<Reserved<'a>> = Vec::new();
-    for (name, identity) in planned {
-        let record = Record::new(name, template.name.clone(), identity, started_ms);
-        match Reserved::new(state, template, record) {
+    for (name, identity) in plan::plan(template.manifest.nics.len(), asked, in_use)? {
+        let mut record = Record::new(name, template.name.clone(), identity, started_ms);
+        record.pool = request.lease.as_ref().map(|lease| lease.pool.clone());
+        match Reserved::new(state, stores, template, record) {
             Ok(child) => reserved.push(child),
             Err(error) => {
-                // Directories and records only: nothing to wait for.
                 reserved.into_iter().for_each(Reserved::undo_now);
                 return Err(error);
             }
@@ -254,7 +327,12 @@ async fn one<'a>(
         }
         let ready = identified.ready(stop).await?;
         progress.say(&format!("{name} ready"));
-        Ok(Forked::Ready(ready))
+        if wait == Wait::Ready || !ready.joins() {
+            return Ok(Forked::Ready(ready));
+        }
+        let joined = ready.join(stop).await?;
+        progress.say(&format!("{name} joined"));
+        Ok(Forked::Joined(joined))
     };
     let result: Result<_, ForkError> = steps.await;
     result.map_err(|error| {
@@ -268,6 +346,7 @@ enum Forked<'a> {
     Resumed(Resumed<'a>),
     Identified(Identified<'a>),
     Ready(Ready<'a>),
+    Joined(Joined<'a>),
 }
 
 /// All or none: hands over the children if all came as far as they were to, else undoes those that did.
@@ -285,7 +364,8 @@ async fn settle(
         let handed = forked.map(|child| match child {
             Forked::Resumed(child) => child.hand_over(),
             Forked::Identified(child) => child.hand_over(),
-            Forked::Ready(child) => Ok(child.hand_over()),
+            Forked::Ready(child) => child.hand_over(),
+            Forked::Joined(child) => Ok(child.hand_over()),
         });
         let handed: Vec<Result<Record, ForkError>> = handed.collect();
         let mut records: Vec<Record> = handed.into_iter().collect::<Result<_, _>>()?;
@@ -299,6 +379,7 @@ async fn settle(
             Forked::Resumed(child) => child.undo().await,
             Forked::Identified(child) => child.undo().await,
             Forked::Ready(child) => child.undo().await,
+            Forked::Joined(child) => child.undo().await,
         };
         // One that cannot be undone must not keep the others.
         not_undone = not_undone.or(undone.err());
@@ -316,11 +397,16 @@ async fn settle(
     }
 }
 
-/// Goes on with a child that a fork with `--wait resumed` or `identified` has handed over, until it is ready. `mine`
-/// is the child's lock, which came with it.
-pub async fn finish(state: &StateDir, name: &crate::name::Name, mine: File) -> Result<(), ForkError> {
+/// Goes on with a child that a fork with `--wait` has handed over, until there is nothing more to wait for. `mine` is the
+/// child's lock, which came with it.
+pub async fn finish(
+    state: &StateDir,
+    stores: &Stores,
+    name: &crate::name::Name,
+    mine: File,
+) -> Result<(), ForkError> {
     let dir = state.child(name);
     let record = Record::read(&dir).map_err(ChildError::from)?;
     let template = Template::read(state, &record.template)?;
-    Seat { state, template: &template, dir, record, mine }.finish().await
+    Seat { state, stores, template: &template, dir, record, mine }.finish().await
 }

@@ -4,6 +4,7 @@ use crate::{
     identity::{ChildIdentity, IdentityError, IdentityFile, InUse, complete},
     name::{InvalidName, Name},
 };
+use ramet_proto::{InstanceId, domain::DomainAccount};
 
 /// How many children, and how they are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,25 +41,42 @@ pub enum PlanError {
     Identity(#[from] IdentityError),
 }
 
-/// The children to be made. `in_use` is who has what before.
+/// What is known of a child before it has its identity.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// How it is called.
+    pub name: Name,
+    /// What its identity has to be.
+    pub identity: IdentityFile,
+    /// Names the individual that it will be.
+    pub instance_id: InstanceId,
+    /// The computer account that is leased to it.
+    pub domain: Option<DomainAccount>,
+}
+
+/// The children to be made, with `nics` NICs each. `in_use` is who has what before.
 pub fn plan(
-    template: &Name,
     nics: usize,
-    naming: &Naming,
-    file: &IdentityFile,
-    taken: &[Name],
+    asked: Vec<Asked>,
     mut in_use: InUse,
 ) -> Result<Vec<(Name, ChildIdentity)>, PlanError> {
     let mut planned = Vec::new();
-    for name in names(template, naming, taken, &in_use)? {
-        let identity = complete(&name, nics, file, &in_use)?;
+    for Asked { name, identity, instance_id, domain } in asked {
+        let identity = complete(&name, nics, &identity, &in_use)?;
+        let identity = ChildIdentity { instance_id, domain, ..identity };
         in_use.children.push((name.clone(), identity.clone()));
         planned.push((name, identity));
     }
     Ok(planned)
 }
 
-fn names(template: &Name, naming: &Naming, taken: &[Name], in_use: &InUse) -> Result<Vec<Name>, PlanError> {
+/// How the children are called.
+pub fn names(
+    template: &Name,
+    naming: &Naming,
+    taken: &[Name],
+    in_use: &InUse,
+) -> Result<Vec<Name>, PlanError> {
     let is_taken = |name: &Name| taken.iter().any(|other| other.same(name));
     // A generated host name is the child's name, and may be one that an identity file has given to another.
     let is_a_hostname = |name: &Name| {
@@ -87,31 +105,41 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn planned(naming: &Naming, taken: &[Name]) -> Result<Vec<String>, PlanError> {
-        let children = plan(&name("debian"), 1, naming, &IdentityFile::default(), taken, InUse::default())?;
-        Ok(children.into_iter().map(|(name, _)| name.to_string()).collect())
+    fn called(naming: &Naming, taken: &[Name]) -> Result<Vec<String>, PlanError> {
+        let names = names(&name("debian"), naming, taken, &InUse::default())?;
+        Ok(names.into_iter().map(String::from).collect())
+    }
+
+    fn asked(names: Vec<Name>, identity: &IdentityFile) -> Vec<Asked> {
+        let asked = |name| Asked {
+            name,
+            identity: identity.clone(),
+            instance_id: InstanceId::random(),
+            domain: None,
+        };
+        names.into_iter().map(asked).collect()
     }
 
     #[test]
     fn numbers_that_are_taken_are_left_out() {
         let taken = [name("debian-1"), name("Web-2")];
-        assert_eq!(planned(&Naming::Count(2, None), &taken).unwrap(), ["debian-2", "debian-3"]);
-        assert_eq!(planned(&Naming::Count(2, Some(name("web"))), &taken).unwrap(), ["web-1", "web-3"]);
-        assert!(matches!(planned(&Naming::One(name("web-2")), &taken), Err(PlanError::Taken(_))));
+        assert_eq!(called(&Naming::Count(2, None), &taken).unwrap(), ["debian-2", "debian-3"]);
+        assert_eq!(called(&Naming::Count(2, Some(name("web"))), &taken).unwrap(), ["web-1", "web-3"]);
+        assert!(matches!(called(&Naming::One(name("web-2")), &taken), Err(PlanError::Taken(_))));
     }
 
     #[test]
     fn a_prefix_must_leave_room_for_the_number() {
         let long = name(&"x".repeat(61));
-        assert!(planned(&Naming::Count(9, Some(long.clone())), &[]).is_ok());
-        assert!(matches!(planned(&Naming::Count(10, Some(long)), &[]), Err(PlanError::Name(_))));
+        assert!(called(&Naming::Count(9, Some(long.clone())), &[]).is_ok());
+        assert!(matches!(called(&Naming::Count(10, Some(long)), &[]), Err(PlanError::Name(_))));
     }
 
     #[test]
     fn one_identity_cannot_be_given_to_two() {
         let file = IdentityFile { hostname: Some("web-1".parse().unwrap()), ..IdentityFile::default() };
-        let naming = Naming::Count(2, Some(name("web")));
-        let error = plan(&name("debian"), 1, &naming, &file, &[], InUse::default()).unwrap_err();
+        let twice = asked(vec![name("web-1"), name("web-2")], &file);
+        let error = plan(1, twice, InUse::default()).unwrap_err();
         assert!(matches!(error, PlanError::Identity(IdentityError::HostnameInUse { .. })));
     }
 
@@ -119,8 +147,8 @@ mod tests {
         #[test]
         fn no_two_children_are_alike(count in 1_usize..40, nics in 0_usize..4) {
             let naming = Naming::Count(count, None);
-            let children =
-                plan(&name("debian"), nics, &naming, &IdentityFile::default(), &[], InUse::default()).unwrap();
+            let names = names(&name("debian"), &naming, &[], &InUse::default()).unwrap();
+            let children = plan(nics, asked(names, &IdentityFile::default()), InUse::default()).unwrap();
             prop_assert_eq!(children.len(), count);
             let distinct = |of: &dyn Fn(&ChildIdentity) -> Vec<String>, each: usize| {
                 children.iter().flat_map(|(_, identity)| of(identity)).collect::<HashSet<_>>().len() == count * each

@@ -10,9 +10,11 @@ use crate::{
         self,
         record::{Record, Stage},
     },
+    domain,
     fs::{AtPath, FsError, remove_tree},
     name::Name,
     net::{self, NetSpec, tap_name},
+    pool::{PoolError, Stores},
     qemu::{
         self,
         argv::{Begin, Cable, Ram, Vm},
@@ -24,7 +26,8 @@ use crate::{
     vsock::ReservedCid,
 };
 use ramet_proto::{
-    MacAddr, Secret,
+    InstanceId, MacAddr, Secret,
+    domain::DomainIdentity,
     message::{Identity, NicIdentity},
 };
 use std::{
@@ -44,12 +47,15 @@ const ANSWER: Duration = Duration::from_secs(60);
 const APPLY: Duration = Duration::from_secs(60);
 /// How long a guest may take from its open gate to the end of its boot.
 const BOOT: Duration = Duration::from_secs(600);
+/// How long a guest may take to get a network and have its domain accept it. The agent itself gives up earlier.
+const JOIN: Duration = Duration::from_secs(240);
 /// Bytes of entropy for a child. The kernel's pool holds 32.
 const ENTROPY: usize = 64;
 
 /// What every stage has: the child's directory and record, and the lock that makes it this command's.
 pub(crate) struct Seat<'a> {
     pub(crate) state: &'a StateDir,
+    pub(crate) stores: &'a Stores,
     pub(crate) template: &'a Template,
     pub(crate) dir: PathBuf,
     pub(crate) record: Record,
@@ -79,10 +85,27 @@ async fn or_undo<S: Undo, T>(
     }
 }
 
+/// Gives back the identity that is leased to `id`. Nothing is lost if that fails: whoever leases next on this host gives
+/// back what children that are gone have left.
+pub(crate) async fn give_back(state: &StateDir, stores: &Stores, id: InstanceId, why: &str) {
+    let given = async { stores.get(state).await?.give_back(id, why).await };
+    if let Err(error) = given.await {
+        tracing::error!(
+            "an identity was not given back, which ramet pool reconcile does: {}",
+            crate::chain(&error)
+        );
+    }
+}
+
 impl Seat<'_> {
-    fn remove(self) -> Result<(), ForkError> {
-        let name = self.record.name;
-        remove_tree(&self.dir).map_err(|source| ForkError::Undo { name, source: Box::new(source.into()) })
+    async fn remove(self) -> Result<(), ForkError> {
+        let Self { state, stores, dir, record: Record { name, pool, identity, .. }, .. } = self;
+        remove_tree(&dir).map_err(|source| ForkError::Undo { name, source: Box::new(source.into()) })?;
+        // Once nothing of the child is left: it could not be given to another before.
+        if pool.is_some() {
+            give_back(state, stores, identity.instance_id, "the fork failed").await;
+        }
+        Ok(())
     }
 
     async fn end_and_remove(self) -> Result<(), ForkError> {
@@ -91,7 +114,7 @@ impl Seat<'_> {
             name: self.record.name.clone(),
             source: Box::new(error.into()),
         })?;
-        self.remove()
+        self.remove().await
     }
 
     /// The template's NICs with the child's addresses.
@@ -144,8 +167,9 @@ impl Seat<'_> {
     /// Gives the guest its identity, checks what it reports, keeps that, and lets its gate open.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn identify(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        let domain = self.domain().await?;
         let from = now_ns();
-        let report = unless_paused(&self.dir, agent.identify(self.identity(from)?, APPLY)).await?;
+        let report = unless_paused(&self.dir, agent.identify(self.identity(from, domain)?, APPLY)).await?;
         let evidence = match report {
             Ok(evidence) => evidence,
             Err(error) => return Err(self.or_ended(error, "being given its identity").await),
@@ -162,6 +186,9 @@ impl Seat<'_> {
             self.record.write(&self.dir)?;
         }
         child::write_known_hosts(&self.dir, &self.record)?;
+        if self.record.pool.is_some() {
+            self.stores.get(self.state).await?.in_use(self.record.identity.instance_id).await?;
+        }
         agent.open().await?;
         self.record.stage = Stage::Identified;
         Ok(self.record.write(&self.dir)?)
@@ -178,7 +205,43 @@ impl Seat<'_> {
         Ok(self.record.write(&self.dir)?)
     }
 
-    fn identity(&self, now: i64) -> Result<Identity, ForkError> {
+    /// Has the guest try its domain account, if it has one.
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    pub(crate) async fn join(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        if !self.joins() {
+            return Ok(());
+        }
+        match unless_paused(&self.dir, agent.join(JOIN)).await? {
+            Ok(evidence) => self.record.joined = Some(evidence),
+            Err(error) => return Err(self.or_ended(error, "trying its domain account").await),
+        }
+        self.record.timings_ms.joined.get_or_insert(self.record.elapsed_ms());
+        Ok(self.record.write(&self.dir)?)
+    }
+
+    /// Whether it has a domain account that it has not tried yet.
+    fn joins(&self) -> bool {
+        self.record.identity.domain.is_some() && self.record.joined.is_none()
+    }
+
+    /// The account that is leased to the child, with its keys. From here on the guest may have seen them.
+    async fn domain(&self) -> Result<Option<DomainIdentity>, ForkError> {
+        if self.record.pool.is_none() {
+            return Ok(None);
+        }
+        let store = self.stores.get(self.state).await?;
+        let password = store.hand_over(self.record.identity.instance_id, self.record.cid).await?;
+        let (Some(account), Some(password)) = (&self.record.identity.domain, password) else {
+            return Ok(None);
+        };
+        let domain = store.domain_of(account).await?;
+        let made = u32::try_from(now_ns() / 1_000_000_000).unwrap_or_default();
+        let identity = domain::identity(&domain, account.clone(), &password, made);
+        let damaged = |why| PoolError::Damaged { what: crate::chain(&why) };
+        Ok(Some(identity.map_err(damaged)?))
+    }
+
+    fn identity(&self, now: i64, domain: Option<DomainIdentity>) -> Result<Identity, ForkError> {
         let mut entropy = vec![0; ENTROPY];
         getrandom::fill(&mut entropy).map_err(|_| ForkError::Random)?;
         let identity = &self.record.identity;
@@ -194,6 +257,7 @@ impl Seat<'_> {
                 .map(|((parent, mac), ip)| NicIdentity { parent, mac: *mac, ip })
                 .collect(),
             machine_sid: Some(identity.machine_sid.clone()),
+            domain,
             authorized_keys: identity.authorized_keys.clone(),
             entropy: Secret::new(entropy),
             unix_time_ns: now,
@@ -226,13 +290,15 @@ impl Seat<'_> {
     pub(crate) async fn finish(mut self) -> Result<(), ForkError> {
         let identified = match self.record.stage {
             Stage::Resumed => self.dial_and_identify().await,
-            Stage::Identified => self.dial(ANSWER, "finishing its boot").await,
-            Stage::Reserved | Stage::Ready | Stage::Failed => return Ok(()),
+            Stage::Identified | Stage::Ready => self.dial(ANSWER, "finishing its boot").await,
+            Stage::Reserved | Stage::Failed => return Ok(()),
         };
-        let finished = match identified {
-            Ok(mut agent) => self.ready(&mut agent).await,
-            Err(error) => Err(error),
+        let finished = async {
+            let mut agent = identified?;
+            self.ready(&mut agent).await?;
+            self.join(&mut agent).await
         };
+        let finished = finished.await;
         let finished = finished.map_err(|error| error.or_full(&self.dir));
         if let Err(error) = &finished {
             if self.record.stage == Stage::Resumed {
@@ -250,6 +316,7 @@ impl Seat<'_> {
         let log = self.dir.join("finish.log");
         let mut command = Command::new(std::env::current_exe().map_err(ForkError::Background)?);
         command.arg("--state-dir").arg(self.state.root()).arg("finish").arg(self.record.name.as_str());
+        self.stores.pass_on(&mut command);
         command.stdin(Stdio::from(self.mine)).stdout(Stdio::null());
         command.stderr(File::create(&log).at("create", &log)?).process_group(0);
         command.spawn().map_err(ForkError::Background)?;
@@ -268,9 +335,14 @@ pub struct Reserved<'a>(Seat<'a>);
 
 impl<'a> Reserved<'a> {
     /// Makes the child's directory with its record. The caller holds the state's lock.
-    pub fn new(state: &'a StateDir, template: &'a Template, record: Record) -> Result<Self, ForkError> {
+    pub fn new(
+        state: &'a StateDir,
+        stores: &'a Stores,
+        template: &'a Template,
+        record: Record,
+    ) -> Result<Self, ForkError> {
         let (dir, mine) = child::create(state, &record)?;
-        Ok(Self(Seat { state, template, dir, record, mine }))
+        Ok(Self(Seat { state, stores, template, dir, record, mine }))
     }
 
     /// The child's name.
@@ -279,9 +351,9 @@ impl<'a> Reserved<'a> {
         &self.0.record.name
     }
 
-    /// Removes the directory.
+    /// Removes the directory. The identity is the caller's to give back.
     pub fn undo_now(self) {
-        if let Err(error) = self.0.remove() {
+        if let Err(error) = remove_tree(&self.0.dir) {
             tracing::error!(%error, "undo");
         }
     }
@@ -320,7 +392,7 @@ impl Undo for Reserved<'_> {
     }
 
     async fn undo(self) -> Result<(), ForkError> {
-        self.0.remove()
+        self.0.remove().await
     }
 }
 
@@ -409,9 +481,9 @@ pub struct Identified<'a> {
 impl<'a> Identified<'a> {
     /// Waits until the child's boot is complete.
     pub async fn ready(self, stop: &CancellationToken) -> Result<Ready<'a>, ForkError> {
-        let (identified, ()) =
+        let (Self { seat, agent }, ()) =
             or_undo(self, stop, async |Self { seat, agent }: &mut Self| seat.ready(agent).await).await?;
-        Ok(Ready(identified.seat))
+        Ok(Ready { seat, agent })
     }
 
     /// Leaves the child to a process in the background, which waits for the end of its boot.
@@ -436,9 +508,50 @@ impl Undo for Identified<'_> {
 }
 
 /// A child whose boot is complete.
-pub struct Ready<'a>(Seat<'a>);
+pub struct Ready<'a> {
+    seat: Seat<'a>,
+    agent: Agent,
+}
 
-impl Ready<'_> {
+impl<'a> Ready<'a> {
+    /// Whether there is a domain account to be tried.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        self.seat.joins()
+    }
+
+    /// Waits until the child's domain accepts it.
+    pub async fn join(self, stop: &CancellationToken) -> Result<Joined<'a>, ForkError> {
+        let (Self { seat, .. }, ()) =
+            or_undo(self, stop, async |Self { seat, agent }: &mut Self| seat.join(agent).await).await?;
+        Ok(Joined(seat))
+    }
+
+    /// Lets go of the child; where there is something left to wait for, to a process in the background.
+    pub fn hand_over(self) -> Result<Record, ForkError> {
+        if self.joins() { self.seat.hand_over() } else { Ok(self.seat.record) }
+    }
+
+    /// Ends the child and removes it.
+    pub async fn undo(self) -> Result<(), ForkError> {
+        Undo::undo(self).await
+    }
+}
+
+impl Undo for Ready<'_> {
+    fn seat(&self) -> &Seat<'_> {
+        &self.seat
+    }
+
+    async fn undo(self) -> Result<(), ForkError> {
+        self.seat.end_and_remove().await
+    }
+}
+
+/// A child whose boot is complete and whose domain accepts it.
+pub struct Joined<'a>(Seat<'a>);
+
+impl Joined<'_> {
     /// Lets go of the child.
     #[must_use]
     pub fn hand_over(self) -> Record {

@@ -9,6 +9,7 @@ use ramet::{
     child::record::{Record, now_ms},
     fork::stages::Reserved,
     identity::{IdentityFile, InUse, complete},
+    pool::Stores,
     qemu::process,
     state::StateDir,
     template::Template,
@@ -131,6 +132,7 @@ fn make_faulty(world: &World) -> Result<()> {
 fn hosts_that_fail(world: &World) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let state = StateDir::open(world.state_dir())?;
+    let stores = Stores::default();
     let template = Template::open(&state, &FAULTY.parse()?)?;
     for fault in ["silent", "hung-up", "misaddressed"] {
         let name: ramet::name::Name = fault.parse()?;
@@ -139,7 +141,11 @@ fn hosts_that_fail(world: &World) -> Result<()> {
         let record = Record::new(name.clone(), template.name.clone(), identity.clone(), now_ms());
         runtime.block_on(async {
             let never = CancellationToken::new();
-            let child = Reserved::new(&state, &template, record)?.spawn(&never).await?.resume(&never).await?;
+            let child = Reserved::new(&state, &stores, &template, record)?
+                .spawn(&never)
+                .await?
+                .resume(&never)
+                .await?;
             let cid = Record::read(&state.child(&name))?.cid;
             if fault != "silent" {
                 let mut agent: Agent =
@@ -176,6 +182,7 @@ fn told(identity: &ramet::identity::ChildIdentity) -> Identity {
         machine_id: identity.machine_id,
         nics: Vec::new(),
         machine_sid: None,
+        domain: None,
         authorized_keys: Vec::new(),
         entropy: Secret::new(vec![7; 64]),
         unix_time_ns: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),

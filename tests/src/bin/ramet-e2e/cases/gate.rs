@@ -7,6 +7,7 @@ use ramet::{
     child::record::{Record, now_ms},
     fork::stages::Reserved,
     identity::{IdentityFile, InUse, complete},
+    pool::Stores,
     state::StateDir,
     template::Template,
 };
@@ -27,12 +28,14 @@ fn nobody_gets_in_before_the_identity(world: &World) -> Result<()> {
     runtime.block_on(async {
         let never = CancellationToken::new();
         let state = StateDir::open(world.state_dir())?;
+        let stores = Stores::default();
         let template = Template::open(&state, &TEMPLATE.parse()?)?;
         let nics = template.manifest.nics.len();
         let name: ramet::name::Name = "held".parse()?;
         let identity = complete(&name, nics, &IdentityFile::default(), &InUse::default())?;
         let record = Record::new(name.clone(), template.name.clone(), identity.clone(), now_ms());
-        let resumed = Reserved::new(&state, &template, record)?.spawn(&never).await?.resume(&never).await?;
+        let resumed =
+            Reserved::new(&state, &stores, &template, record)?.spawn(&never).await?.resume(&never).await?;
 
         let cid = Record::read(&state.child(&name))?.cid;
         let frames = || world.network.frames(&format!("ether src {}", template.manifest.nics[0].mac));

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod disk_full;
+mod domain;
 mod fail_closed;
 mod gate;
 mod guests;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         lifecycle::CASES,
         killed::CASES,
         disk_full::CASES,
+        domain::CASES,
         fail_closed::CASES,
         verify::CASES,
         template::CASES,

@@ -1,0 +1,197 @@
+//! Trying a domain account on the network, which is what `join` asks for: one command after the other, each again until it
+//! succeeds or the time is over.
+//!
+//! A trial goes on in small pieces between which the agent hears its host, since a domain that does not answer takes long.
+
+use crate::{
+    agent::failure,
+    apply::{
+        chain,
+        domain::{self, Client, Tool, krb5},
+    },
+    config::DomainClient,
+    record::Record,
+    root::{FileError, Root},
+    system::System,
+};
+use ramet_proto::{
+    domain::{DomainAccount, JoinCheck, JoinEvidence},
+    message::{Failure, Reason, Step},
+    text::Text,
+};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    io,
+    time::{Duration, Instant},
+};
+
+const DIRECTORY: &str = "run/ramet-agent";
+
+/// krb5.conf(5) that pins the domain controller that knows the account.
+const PINNED: &str = "run/ramet-agent/krb5.conf";
+
+/// A unit that starts winbindd at boot.
+const WINBIND_IS_WANTED: &str = "etc/systemd/system/multi-user.target.wants/winbind.service";
+
+/// Where winbindd listens (winbindd(8)).
+const WINBIND_LISTENS: &str = "run/samba/winbindd/pipe";
+
+/// SSSD's tools, and what they ask (sssd-ifp(5)): packages of their own, which not everybody has.
+const SSSD_STATUS: [&str; 2] =
+    ["usr/sbin/sssctl", "usr/share/dbus-1/system-services/org.freedesktop.sssd.infopipe.service"];
+
+/// What kinit(1) says if the domain does not accept the account: its password is another one, it is not there any more,
+/// it is disabled, or the clocks differ (MIT krb5, `krb5_err.et`).
+const REFUSALS: &[&str] = &[
+    "Preauthentication failed",
+    "not found in Kerberos database",
+    "have been revoked",
+    "Clock skew too great",
+    "Password has expired",
+    "no suitable keys",
+    "Decrypt integrity check failed",
+];
+
+/// What succeeds when the account is a working one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Kinit,
+    TestJoin,
+    TestSecret,
+    Status,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Another command, at once.
+    Next,
+    /// The same, after a pause.
+    Again,
+    /// Nothing: this is the answer.
+    Over(Result<JoinEvidence, Failure>),
+}
+
+/// An account being tried.
+pub(crate) struct Trial {
+    account: DomainAccount,
+    checks: VecDeque<Check>,
+    done: Vec<JoinCheck>,
+    deadline: Instant,
+    /// How often the first command of `checks` has failed.
+    failed: u32,
+}
+
+impl Trial {
+    /// A trial of the account on record, for `limit` at most.
+    pub(crate) fn begin(root: &Root, client: DomainClient, limit: Duration) -> Result<Self, Failure> {
+        let failed = |error: &dyn Error| failure(Step::Join, Reason::System, &chain(error));
+        let record = Record::load(root).map_err(|error| failed(&error))?;
+        let account = record.and_then(|record| record.domain).ok_or_else(|| {
+            failure(Step::Join, Reason::Missing, "this machine was given no account of a domain")
+        })?;
+        let client = domain::installed(root, client).map_err(|error| error.at(Step::Join))?;
+        Self::new(account, client, root, limit).map_err(|error| failed(&error))
+    }
+
+    fn new(account: DomainAccount, client: Client, root: &Root, limit: Duration) -> Result<Self, FileError> {
+        root.make_dir(DIRECTORY, 0o755)?;
+        root.replace(PINNED, krb5::pinned(&account).as_bytes(), 0o644)?;
+        let mut checks = VecDeque::from([Check::Kinit]);
+        match client {
+            Client::Samba => {
+                checks.push_back(Check::TestJoin);
+                if root.exists(WINBIND_IS_WANTED)? || root.exists(WINBIND_LISTENS)? {
+                    checks.push_back(Check::TestSecret);
+                }
+            }
+            Client::Sssd => {
+                let [sssctl, ifp] = SSSD_STATUS;
+                if root.exists(sssctl)? && root.exists(ifp)? {
+                    checks.push_back(Check::Status);
+                }
+            }
+        }
+        Ok(Self { account, checks, done: Vec::new(), deadline: Instant::now() + limit, failed: 0 })
+    }
+
+    /// Runs one command.
+    pub(crate) fn step<S: System>(&mut self, root: &Root, system: &S) -> Progress {
+        let Some(check) = self.checks.front().copied() else {
+            return Progress::Over(Ok(JoinEvidence { checks: std::mem::take(&mut self.done) }));
+        };
+        // The controller that knows the account, and in turn any: the first may be down. What another says is not the
+        // last word: the account may not have come to it yet.
+        let pinned = self.failed.is_multiple_of(2);
+        let tool = match check {
+            Check::Kinit => {
+                Tool::Kinit { account: &self.account, config: pinned.then(|| root.outside(PINNED)) }
+            }
+            Check::TestJoin => Tool::TestJoin,
+            Check::TestSecret => Tool::TestSecret,
+            Check::Status => Tool::Status(&self.account),
+        };
+        let said = if has_network(system) {
+            system.run_tool(&tool)
+        } else {
+            Err(io::Error::other("no network interface has an address yet"))
+        };
+        let said = match said {
+            Ok(said) if holds(check, &said) => {
+                self.done.push(JoinCheck { command: Text::new(&tool.to_string()), printed: end_of(&said) });
+                self.checks.pop_front();
+                self.failed = 0;
+                return Progress::Next;
+            }
+            Ok(said) => {
+                // It went offline before there was a network. Told too often it would get nowhere. A help, so nothing fails.
+                if check == Check::Status && self.failed.is_multiple_of(10) {
+                    let _ = system.run_tool(&Tool::GoOnline);
+                }
+                end_of(&said).to_string()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let detail = format!("{tool}: the program is not installed");
+                return Progress::Over(Err(failure(Step::Join, Reason::Missing, &detail)));
+            }
+            Err(error) => error.to_string(),
+        };
+        self.failed += 1;
+        let refused = REFUSALS.iter().any(|words| said.contains(words));
+        let is_over = Instant::now() >= self.deadline;
+        let over = |reason, retryable| {
+            let failure = failure(Step::Join, reason, &format!("{tool}: {said}"));
+            Progress::Over(Err(Failure { retryable, ..failure }))
+        };
+        if refused && (is_over || (pinned && check == Check::Kinit)) {
+            over(Reason::Refused, false)
+        } else if is_over {
+            over(Reason::Timeout, true)
+        } else {
+            Progress::Again
+        }
+    }
+}
+
+/// Whether there is an address to speak from. Commands fail without, but take a process each to say so.
+fn has_network(system: &impl System) -> bool {
+    let interfaces = system.interfaces().unwrap_or_default();
+    interfaces.iter().any(|one| one.addresses.iter().any(|address| !address.is_loopback()))
+}
+
+/// Whether a command that ended well has found what it should.
+fn holds(check: Check, said: &str) -> bool {
+    match check {
+        Check::Kinit | Check::TestJoin | Check::TestSecret => true,
+        Check::Status => said.lines().any(|line| line.trim() == "Online status: Online"),
+    }
+}
+
+/// The last line that is not empty.
+fn end_of(said: &str) -> Text {
+    Text::new(said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;
