@@ -10,7 +10,8 @@ mount --bind "$root/etc/hosts" /etc/hosts
 mkfifo "$root/tmp/in" "$root/tmp/out"
 chroot "$root" ad-dc /tmp/dc < "$root/tmp/in" > "$root/tmp/out" &
 exec 3> "$root/tmp/in" 4< "$root/tmp/out"
-read -r ready <&4 || { echo 'xtask: the domain controller did not start' >&2; exit 1; }
+ready=$(timeout 120 head -n 1 <&4) || :
+[ "$ready" = ready ] || { echo 'xtask: the domain controller did not start' >&2; exit 1; }
 
 cat > "$root/tmp/dc.toml" << END
 url = "ldaps://dc1.ad.ramet.test"

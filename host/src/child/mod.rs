@@ -12,9 +12,10 @@ use crate::{
     qemu::process,
     state::{StateDir, StateLock, names_in},
 };
+use ramet_proto::InstanceId;
 use record::{Record, RecordError, Stage};
 use serde::Serialize;
-use std::{fs::File, path::PathBuf};
+use std::{collections::HashSet, fs::File, path::PathBuf};
 
 /// Files of a child, relative to its directory, beside those of its VM.
 pub mod files {
@@ -147,6 +148,13 @@ pub fn records(state: &StateDir, _lock: &StateLock) -> Result<Vec<Record>, FsErr
     let names = names_in(&state.children())?;
     // A child without a readable record has no identity that could clash: it is written before anything else.
     Ok(names.iter().filter_map(|name| Record::read(&state.child(name)).ok()).collect())
+}
+
+/// The individuals that children of this host are, under the lock. All or an error: whoever is not among them may be
+/// taken for gone.
+pub fn instances(state: &StateDir, _lock: &StateLock) -> Result<HashSet<InstanceId>, ChildError> {
+    let found = list(state)?.into_iter();
+    found.map(|(_, child)| Ok(child?.record.identity.instance_id)).collect()
 }
 
 /// Who has which identity on this host.

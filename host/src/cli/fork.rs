@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Lease each child's identity from this pool, its domain account included
     #[arg(long)]
     pool: Option<Name>,
-    /// The children keep their domain accounts for good: their passwords change, and ramet rm retires the accounts
+    /// The children keep their domain accounts for good: their passwords change, and when they are gone ramet domain retire deletes the accounts
     #[arg(long, requires = "pool")]
     persistent: bool,
     /// When to return; the rest goes on in the background

@@ -15,7 +15,7 @@ use ramet::{
 };
 use ramet_proto::{Hostname, InstanceId, MacAddr, Sid};
 use serde::Serialize;
-use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -347,10 +347,8 @@ async fn remove(store: &Store, pools: &[Name], json: bool) -> anyhow::Result<Exi
 
 async fn reconcile(state: &StateDir, store: &Store, json: bool) -> anyhow::Result<ExitCode> {
     // Held to the end: a child that is being made would be taken for one that is gone.
-    let _lock = state.lock()?;
-    let children = child::list(state)?.into_iter().map(|(_, found)| Ok(found?.record.identity.instance_id));
-    let live: HashSet<InstanceId> = children.collect::<Result<_, child::ChildError>>()?;
-    entries(store.sweep(&live).await?, json)
+    let lock = state.lock()?;
+    entries(store.sweep(&child::instances(state, &lock)?).await?, json)
 }
 
 async fn release(store: &Store, hostnames: &[Hostname], json: bool) -> anyhow::Result<ExitCode> {

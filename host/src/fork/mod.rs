@@ -266,8 +266,10 @@ async fn lease(
     lock: &StateLock,
 ) -> Result<(), ForkError> {
     let store = stores.get(state).await?;
-    let live = child::records(state, lock)?.iter().map(|record| record.identity.instance_id).collect();
-    store.sweep(&live).await?;
+    // A child whose record cannot be read may run with an identity of the store: nothing is taken back then.
+    if let Ok(live) = child::instances(state, lock) {
+        store.sweep(&live).await?;
+    }
     let holder = |child: &Asked| Holder { child: child.name.clone(), instance_id: child.instance_id };
     let holders: Vec<_> = asked.iter().map(holder).collect();
     for (child, lease) in asked.iter_mut().zip(store.lease(&from.pool, &holders, from.persistent).await?) {

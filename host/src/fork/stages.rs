@@ -231,8 +231,13 @@ impl Seat<'_> {
         }
         let store = self.stores.get(self.state).await?;
         let password = store.hand_over(self.record.identity.instance_id, self.record.cid).await?;
-        let (Some(account), Some(password)) = (&self.record.identity.domain, password) else {
-            return Ok(None);
+        let (account, password) = match (&self.record.identity.domain, password) {
+            (Some(account), Some(password)) => (account, password),
+            (None, None) => return Ok(None),
+            (Some(_), None) | (None, Some(_)) => {
+                let what = format!("it and the record of {} differ on an account", self.record.name);
+                return Err(PoolError::Damaged { what }.into());
+            }
         };
         let domain = store.domain_of(account).await?;
         let made = u32::try_from(now_ns() / 1_000_000_000).unwrap_or_default();

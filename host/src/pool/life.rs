@@ -144,7 +144,12 @@ pub fn next(state: State, step: Step, has_account: bool) -> Option<State> {
         Step::Provision => matches!(state, Intent).then_some(Available),
         Step::Abandon => matches!(state, Intent).then_some(Retired),
         Step::Lease => matches!(state, Available).then_some(Leased),
-        Step::HandOver => matches!(state, Leased | Handed).then_some(Handed),
+        Step::HandOver => match state {
+            Leased | Handed => Some(Handed),
+            // Nothing of it is secret: a child that lost its power before its gate opened is told again.
+            InUse if !has_account => Some(InUse),
+            Intent | Available | InUse | Quarantine | Retired => None,
+        },
         Step::Use => matches!(state, Handed | InUse).then_some(InUse),
         Step::GiveBack => match state {
             Leased => Some(Available),
@@ -240,6 +245,8 @@ mod tests {
             // But the addresses of a child on a lost host may still be in use.
             assert_eq!(next(state, Step::Lose, false), Some(State::Quarantine));
         }
+        assert_eq!(next(State::InUse, Step::HandOver, false), Some(State::InUse));
+        assert_eq!(next(State::InUse, Step::HandOver, true), None);
         assert_eq!(next(State::Quarantine, Step::Release, true), None);
         assert_eq!(next(State::Quarantine, Step::Reset, false), None);
     }

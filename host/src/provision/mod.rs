@@ -32,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 /// between the journal and the directory's answer.
 pub const STALE: Duration = Duration::from_secs(300);
 
+/// So many rounds in which no name could be had are enough.
+const FRUITLESS: usize = 10;
+
 /// What a run has done.
 #[derive(Clone, Debug, Default)]
 pub struct Provisioned {
@@ -100,7 +103,9 @@ pub async fn provision(
     for entry in stale_intents(&store.entries(pool).await?, directory, STALE) {
         done.made.extend(settle(store, directory, entry).await?);
     }
+    let mut fruitless = 0;
     while done.made.len() < count {
+        let before = done.made.len() + done.refused.len();
         let refused: HashSet<_> = done.refused.iter().map(|(name, _)| name.clone()).collect();
         let missing = count - done.made.len();
         let mut wanted = Vec::new();
@@ -134,6 +139,12 @@ pub async fn provision(
         }
         if let Some(source) = failed {
             return Err(ProvisionError::Stopped { made: done.made.len(), count, source: Box::new(source) });
+        }
+        // Others that are faster take other names in the end. A name that can never be had is proposed again and again.
+        fruitless = if done.made.len() + done.refused.len() > before { 0 } else { fruitless + 1 };
+        if fruitless == FRUITLESS {
+            let source = Box::new(PoolError::Raced.into());
+            return Err(ProvisionError::Stopped { made: done.made.len(), count, source });
         }
     }
     Ok(done)
