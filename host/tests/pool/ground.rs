@@ -59,14 +59,13 @@ impl Ground {
     /// Runs `statement` on the PostgreSQL server, if that is what the store runs on.
     async fn on_the_server(&self, statement: String) {
         if let Engine::Postgres(server) = &self.engine {
-            let mut connection = AnyConnection::connect(server).await.unwrap();
-            connection.execute(statement.as_str()).await.unwrap();
+            connect(server).await.execute(statement.as_str()).await.unwrap();
         }
     }
 
     /// The store without [`Store`].
     pub(crate) async fn raw(&self) -> AnyConnection {
-        AnyConnection::connect(&self.raw_url).await.unwrap()
+        connect(&self.raw_url).await
     }
 
     /// Ends the PostgreSQL server as a crash would: nobody is told, and nothing is written that was not.
@@ -122,6 +121,18 @@ impl Ground {
         store.create_pool(&pool(POOL)).await.unwrap();
         store.grow(&name(POOL), count).await.unwrap();
         store
+    }
+}
+
+/// A connection, waited for: one case crashes the server, and its backends may outlive the answers of the store.
+async fn connect(url: &str) -> AnyConnection {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match AnyConnection::connect(url).await {
+            Ok(connection) => return connection,
+            Err(error) => assert!(Instant::now() < deadline, "cannot connect to {url}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
