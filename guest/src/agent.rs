@@ -277,7 +277,8 @@ impl<'a, S: System> Agent<'a, S> {
     /// Goes on with the account that is being tried, and answers once that is over. Says whether there is more to do at
     /// once.
     fn go_on<T: Stream>(&self, talk: &mut Talk<T>) -> Result<bool, ChannelError> {
-        let answer = match talk.trial.as_mut().map(|trial| trial.step(self.root, self.system)) {
+        let booted = matches!(self.state, GuestState::Ready { .. });
+        let answer = match talk.trial.as_mut().map(|trial| trial.step(self.root, self.system, booted)) {
             Some(Progress::Next) => return Ok(true),
             Some(Progress::Again) | None => return Ok(false),
             Some(Progress::Over(Ok(evidence))) => GuestMessage::Joined(Box::new(evidence)),

@@ -2,6 +2,7 @@
 //! succeeds or the time is over.
 //!
 //! A trial goes on in small pieces between which the agent hears its host, since a domain that does not answer takes long.
+//! It may begin while boot goes on: the account is tried at once then, and the clients when they are up.
 
 use crate::{
     agent::failure,
@@ -78,6 +79,9 @@ pub(crate) struct Trial {
     account: DomainAccount,
     checks: VecDeque<Check>,
     done: Vec<JoinCheck>,
+    begun: Instant,
+    limit: Duration,
+    /// When it is over: `limit` after it has begun, or after the end of boot.
     deadline: Instant,
     /// How often the first command of `checks` has failed.
     failed: u32,
@@ -113,14 +117,22 @@ impl Trial {
                 }
             }
         }
-        Ok(Self { account, checks, done: Vec::new(), deadline: Instant::now() + limit, failed: 0 })
+        let begun = Instant::now();
+        Ok(Self { account, checks, done: Vec::new(), begun, limit, deadline: begun + limit, failed: 0 })
     }
 
-    /// Runs one command.
-    pub(crate) fn step<S: System>(&mut self, root: &Root, system: &S) -> Progress {
+    /// Runs one command. While boot goes on (not `booted`) that is kinit and no other: a client that is not up yet can only
+    /// fail, and takes the processor from what starts it.
+    pub(crate) fn step<S: System>(&mut self, root: &Root, system: &S, booted: bool) -> Progress {
         let Some(check) = self.checks.front().copied() else {
             return Progress::Over(Ok(JoinEvidence { checks: std::mem::take(&mut self.done) }));
         };
+        if !booted {
+            self.deadline = Instant::now() + self.limit;
+            if check != Check::Kinit {
+                return Progress::Again;
+            }
+        }
         // The controller that knows the account, and in turn any: the first may be down. What another says is not the
         // last word: the account may not have come to it yet.
         let pinned = self.failed.is_multiple_of(2);
@@ -139,7 +151,9 @@ impl Trial {
         };
         let said = match said {
             Ok(said) if holds(check, &said) => {
-                self.done.push(JoinCheck { command: Text::new(&tool.to_string()), printed: end_of(&said) });
+                let after_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let command = Text::new(&tool.to_string());
+                self.done.push(JoinCheck { command, printed: end_of(&said), after_ms });
                 self.checks.pop_front();
                 self.failed = 0;
                 return Progress::Next;

@@ -110,6 +110,8 @@ fn question<'a>(mut options: &[&'a str]) -> Option<Question<'a>> {
 }
 
 fn serve() -> ExitCode {
+    // An identity has keys and passwords: they are in no core file and for no debugger (PR_SET_DUMPABLE in prctl(2)).
+    let _ = nix::sys::prctl::set_dumpable(false);
     let system = linux::Linux;
     let reason = match Root::open(Path::new("/")) {
         Ok(root) => serve::serve(&root, &system).to_string(),

@@ -8,7 +8,7 @@ use ramet_proto::{
     AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
     domain::JoinEvidence,
     frame::{self, FrameError},
-    message::{Failure, GuestState, Identity},
+    message::{Failure, GuestState, Identity, Step},
     text::Text,
 };
 use std::{io, time::Duration};
@@ -87,6 +87,10 @@ pub struct Agent<S = VsockStream> {
     stream: S,
     /// How it answered the greeting.
     pub greeting: Greeting,
+    /// When it was asked to try its domain account.
+    asked: Option<Instant>,
+    /// Its answer to that, if it came before it was waited for.
+    tried: Option<Box<Result<JoinEvidence, Failure>>>,
 }
 
 impl Agent {
@@ -139,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         send(&mut stream, &HostMessage::Hello { versions: VERSIONS.to_vec() }).await?;
         match receive(&mut stream).await? {
             GuestMessage::Hello { version, agent, state, cid: _ } if VERSIONS.contains(&version) => {
-                Ok(Self { stream, greeting: Greeting { agent, state } })
+                Ok(Self { stream, greeting: Greeting { agent, state }, asked: None, tried: None })
             }
             other => Err(out_of_turn("hello", other)),
         }
@@ -175,9 +179,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         if matches!(self.greeting.state, GuestState::Ready { .. }) {
             return Ok(());
         }
-        match self.receive_within("ready", wait).await? {
-            GuestMessage::Ready => Ok(()),
-            other => Err(out_of_turn("ready", other)),
+        loop {
+            // Once at most.
+            let is_due = self.asked.is_some() && self.tried.is_none();
+            match self.receive_within("ready", wait).await? {
+                GuestMessage::Ready => return Ok(()),
+                GuestMessage::Joined(evidence) if is_due => self.tried = Some(Box::new(Ok(*evidence))),
+                GuestMessage::Failed(failure) if is_due && failure.step == Step::Join => {
+                    self.tried = Some(Box::new(Err(failure)));
+                }
+                other => return Err(out_of_turn("ready", other)),
+            }
         }
     }
 
@@ -190,13 +202,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         }
     }
 
-    /// Has a member of a domain try its account on the network.
-    pub async fn join(&mut self, wait: Duration) -> Result<JoinEvidence, AgentError> {
-        send(&mut self.stream, &HostMessage::Join).await?;
-        match self.receive_within("joined", wait).await? {
-            GuestMessage::Joined(evidence) => Ok(*evidence),
-            other => Err(out_of_turn("joined", other)),
+    /// Asks a member of a domain to try its account on the network, unless it was asked before; its boot goes on. Says when
+    /// it was asked.
+    pub async fn ask_to_join(&mut self) -> Result<Instant, AgentError> {
+        if let Some(asked) = self.asked {
+            return Ok(asked);
         }
+        send(&mut self.stream, &HostMessage::Join).await?;
+        Ok(*self.asked.insert(Instant::now()))
+    }
+
+    /// Waits until a member of a domain has tried its account. Returns what it found, and how long ago its domain accepted
+    /// the account, by what it says.
+    pub async fn join(&mut self, wait: Duration) -> Result<(JoinEvidence, Duration), AgentError> {
+        let asked = self.ask_to_join().await?;
+        let tried = match self.tried.take() {
+            Some(tried) => *tried,
+            None => match self.receive_within("joined", wait).await? {
+                GuestMessage::Joined(evidence) => Ok(*evidence),
+                other => return Err(out_of_turn("joined", other)),
+            },
+        };
+        let evidence = tried.map_err(AgentError::Failed)?;
+        let first = evidence.checks.first().map(|first| Duration::from_millis(first.after_ms));
+        let ago = first.map_or(Duration::ZERO, |first| asked.elapsed().saturating_sub(first));
+        Ok((evidence, ago))
     }
 
     fn must_be_held(&self) -> Result<(), AgentError> {

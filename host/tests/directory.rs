@@ -61,7 +61,12 @@ impl Dc {
     /// Settings for `servers` as the user who may make accounts, with some lines replaced.
     fn config(&self, servers: &[&str], replaced: &[(&str, &str)]) -> Config {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("domain.toml");
+        Config::read(&self.write_config(dir.path(), servers, replaced)).unwrap()
+    }
+
+    /// The same as a file in `dir`.
+    fn write_config(&self, dir: &Path, servers: &[&str], replaced: &[(&str, &str)]) -> PathBuf {
+        let path = dir.join("domain.toml");
         let mut table = toml::Table::new();
         for (key, value) in [
             ("realm", self.realm.as_str()),
@@ -78,7 +83,7 @@ impl Dc {
         table.insert("servers".to_owned(), servers.to_vec().into());
         table.insert("connect_timeout_seconds".to_owned(), 5.into());
         fs::write(&path, toml::to_string(&table).unwrap()).unwrap();
-        Config::read(&path).unwrap()
+        path
     }
 
     fn host(&self) -> &str {
@@ -422,6 +427,58 @@ async fn two_hundred_accounts_eight_at_a_time() {
     }
     let deleted = stream::iter(&accounts).map(|account| directory.delete(account)).buffered(8);
     deleted.try_collect::<Vec<()>>().await.unwrap();
+}
+
+/// A run of `ramet domain provision` that is killed at any moment loses no account and leaves none without an identity:
+/// what it had begun is finished or forgotten.
+#[tokio::test]
+#[ignore = "needs a domain controller: cargo xtask test has one"]
+async fn provisioning_killed_at_any_moment() {
+    let (dc, dir) = (Dc::here(), tempfile::tempdir().unwrap());
+    let config = dc.write_config(dir.path(), &[&dc.url], &[]);
+    let state = dir.path().join("state");
+    let ramet = |args: &[&str]| {
+        let mut ramet = Command::new(env!("CARGO_BIN_EXE_ramet"));
+        ramet.arg("--state-dir").arg(&state).args(args).stdin(Stdio::null());
+        ramet
+    };
+    let config = config.to_str().unwrap();
+    printed(&mut ramet(&["pool", "create", "killed", "--hostnames", "killed-{:03}"]));
+    let provision =
+        ["domain", "provision", "--config", config, "--pool", "killed", "--count", "3", "--parallel", "2"];
+    let begin = Instant::now();
+    printed(&mut ramet(&provision));
+    let whole = begin.elapsed();
+    let directory = dc.directory().await;
+    let mut cut_short = 0;
+    for moment in 0..12 {
+        let mut run = ramet(&provision).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(whole * moment / 12).await;
+        run.kill().unwrap();
+        cut_short += u32::from(!run.wait().unwrap().success());
+        let shown = || -> Vec<serde_json::Value> {
+            let shown = printed(&mut ramet(&["pool", "show", "killed", "--json"]));
+            serde_json::from_str(&shown).unwrap()
+        };
+        printed(&mut ramet(&["domain", "reconcile", "--config", config, "--stale", "0s"]));
+        let mut identities: Vec<String> = shown()
+            .iter()
+            .filter(|identity| identity["state"] != "retired")
+            .inspect(|identity| assert_eq!(identity["state"], "available", "{identity}"))
+            .map(|identity| identity["hostname"].as_str().unwrap().to_uppercase())
+            .collect();
+        let accounts =
+            directory.list().await.unwrap().into_iter().map(|found| found.account.name.to_string());
+        let mut accounts: Vec<String> = accounts.filter(|name| name.starts_with("KILLED-")).collect();
+        identities.sort();
+        accounts.sort();
+        assert_eq!(identities, accounts, "killed after {:?} of {whole:?}", whole * moment / 12);
+    }
+    assert!(cut_short > 6, "only {cut_short} runs were killed before their end");
+    let accounts = directory.list().await.unwrap().into_iter().map(|found| found.account);
+    let accounts: Vec<_> = accounts.filter(|one| one.name.as_str().starts_with("KILLED-")).collect();
+    assert!(accounts.len() >= 3, "{accounts:?}");
+    remove(&directory, &accounts).await;
 }
 
 /// Settings with which MIT Kerberos finds the domain controller without DNS.

@@ -79,6 +79,8 @@ pub struct JoinCheck {
     pub command: Text,
     /// The end of what it printed.
     pub printed: Text,
+    /// Milliseconds from the message `join` to its success, by the guest's monotonic clock.
+    pub after_ms: u64,
 }
 
 /// A Kerberos realm that is a DNS domain in upper case, as those of Active Directory are.

@@ -225,11 +225,15 @@ fn every_guest_message() {
         r#""cid":4294967294}"#,
         r#""cid":4294967294,"domain":{"principal":"WEB-1$@AD.EXAMPLE.ORG","kvno":2}}"#,
     );
-    let check = |command, printed| JoinCheck { command: Text::new(command), printed: Text::new(printed) };
-    let joined = JoinEvidence { checks: vec![check("kinit -k", ""), check("wbinfo -t", "succeeded")] };
+    let check = |command, printed, after_ms| JoinCheck {
+        command: Text::new(command),
+        printed: Text::new(printed),
+        after_ms,
+    };
+    let joined = JoinEvidence { checks: vec![check("kinit -k", "", 7), check("wbinfo -t", "succeeded", 9)] };
     let joined_json = concat!(
-        r#"{"type":"joined","checks":[{"command":"kinit -k","printed":""},"#,
-        r#"{"command":"wbinfo -t","printed":"succeeded"}]}"#,
+        r#"{"type":"joined","checks":[{"command":"kinit -k","printed":"","after_ms":7},"#,
+        r#"{"command":"wbinfo -t","printed":"succeeded","after_ms":9}]}"#,
     );
     let failure = Failure {
         step: Step::Nics,

@@ -245,7 +245,11 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
     let failure =
         (proptest::sample::select(Step::ALL), proptest::sample::select(Reason::ALL), any::<bool>(), text())
             .prop_map(|(step, reason, retryable, detail)| Failure { step, reason, retryable, detail });
-    let check = (text(), text()).prop_map(|(command, printed)| JoinCheck { command, printed });
+    let check = (text(), text(), any::<u64>()).prop_map(|(command, printed, after_ms)| JoinCheck {
+        command,
+        printed,
+        after_ms,
+    });
     prop_oneof![
         (any::<u16>(), text(), state, any::<u32>())
             .prop_map(|(version, agent, state, cid)| GuestMessage::Hello { version, agent, state, cid }),

@@ -3,8 +3,9 @@
 //! The lab's recipe has made the domain ([`ad-provision`](../../images/lab/root/usr/local/sbin/ad-provision)), each
 //! run serves a copy of it ([`ad-dc`](../../images/lab/root/usr/local/sbin/ad-dc)).
 
-use super::{Network, network::ip};
-use anyhow::{Context as _, Result, bail};
+use super::{Network, World, network::ip, succeeded};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
@@ -45,12 +46,13 @@ impl<'a> Domain<'a> {
     /// their DNS server.
     pub fn start(network: &'a Network) -> Result<Self> {
         let (tools, files) = (Tools::find()?, tempfile::tempdir_in("/var/lib")?);
-        ip(&["addr", "replace", &format!("{}/24", Self::ADDRESS), "dev", Network::BRIDGE])?;
+        Self::address("replace")?;
         let mut controller = tools.command("ad-dc");
         controller.arg(tools.inside(&files.path().join("dc"))).stdin(Stdio::piped()).stdout(Stdio::piped());
         let controller = controller.spawn().with_context(|| format!("cannot run {controller:?}"))?;
         let mut domain = Self { network, tools, files, controller };
         domain.wait_until_it_serves()?;
+        fs::write(domain.config(), domain.settings())?;
         let (address, zone) = (Self::ADDRESS, Self::REALM.to_ascii_lowercase());
         network.tell(&format!("option:dns-server,{address}\noption:domain-name,{zone}\n"))?;
         Ok(domain)
@@ -68,6 +70,20 @@ impl<'a> Domain<'a> {
             Ok(Ok(line)) if line.trim() == "ready" => Ok(()),
             other => bail!("the domain controller does not serve: {other:?}; it said: {}", self.log()),
         }
+    }
+
+    /// Takes the controller off the network, without a word to anybody.
+    pub fn disconnect(&self) -> Result<()> {
+        Self::address("del")
+    }
+
+    /// Puts it back.
+    pub fn connect(&self) -> Result<()> {
+        Self::address("replace")
+    }
+
+    fn address(verb: &str) -> Result<()> {
+        ip(&["addr", verb, &format!("{}/24", Self::ADDRESS), "dev", Network::BRIDGE])
     }
 
     /// The end of what Samba has logged.
@@ -103,6 +119,35 @@ impl<'a> Domain<'a> {
         format!("ldaps://{host}")
     }
 
+    /// The `domain.toml` of an administrator to whom the OU is delegated.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.files.path().join("domain.toml")
+    }
+
+    fn settings(&self) -> String {
+        let quoted = |path: &Path| Value::from(path.display().to_string()).to_string();
+        format!(
+            "realm = \"{}\"\nservers = [\"{}\"]\nca_file = {}\nou = \"{}\"\nuser = \"ramet@ad.ramet.test\"\n\
+             password_file = {}\n",
+            Self::REALM,
+            self.url(),
+            quoted(&self.ca_file()),
+            Self::OU,
+            quoted(&self.password_file("ramet")),
+        )
+    }
+
+    /// Makes a pool, called `name`, with `count` accounts named after it.
+    pub fn provision(&self, world: &World, name: &str, count: usize) -> Result<()> {
+        world.ok(["pool", "create", name, "--hostnames", &format!("{name}-{{:02}}")])?;
+        let mut provision = world.ramet(["domain", "provision", "--json", "--pool", name, "--count"]);
+        let made = succeeded(provision.arg(count.to_string()).arg("--config").arg(self.config()))?;
+        let made: Value = serde_json::from_str(&made)?;
+        ensure!(made["made"].as_array().is_some_and(|made| made.len() == count), "{made}");
+        Ok(())
+    }
+
     /// The CA of its certificate, a PEM file.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
@@ -127,8 +172,7 @@ impl Drop for Domain<'_> {
         }
         let _ = self.controller.kill();
         let _ = self.controller.wait();
-        let address = format!("{}/24", Self::ADDRESS);
-        let quiet = self.network.tell("").and(ip(&["addr", "del", &address, "dev", Network::BRIDGE]));
+        let quiet = self.network.tell("").and(Self::address("del"));
         if let Err(error) = quiet {
             eprintln!("{error:?}");
         }

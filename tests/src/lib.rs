@@ -49,14 +49,14 @@ impl World {
     /// Makes all that, and the template that the cases share.
     pub fn with_template(memory: &str, nets: &[&str]) -> Result<Self> {
         let mut world = Self::make()?;
-        world.create_template(TEMPLATE, memory, nets)?;
+        world.create_template("debian", TEMPLATE, memory, nets)?;
         world.template_sums = world.sums()?;
         Ok(world)
     }
 
-    /// Makes a template from the image with the agent, its progress on stderr.
-    pub fn create_template(&self, name: &str, memory: &str, nets: &[&str]) -> Result<()> {
-        let disk = self.images.join("debian.qcow2");
+    /// Makes the template `name` from the image of `guest`, its progress on stderr.
+    pub fn create_template(&self, guest: &str, name: &str, memory: &str, nets: &[&str]) -> Result<()> {
+        let disk = self.images.join(format!("{guest}.qcow2"));
         let mut create = self.ramet(["template", "create", name, "--memory", memory, "--disk"]);
         create.arg(disk).args(nets.iter().flat_map(|net| ["--net", net]));
         let status =
@@ -248,8 +248,13 @@ impl Background {
     }
 
     /// Sends `signal` and waits for the end.
-    pub fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+    pub fn end(self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> Result<ExitStatus> {
         Ok(self.0.wait()?)
     }
 }

@@ -14,25 +14,30 @@ use crate::sys;
 #[derive(Debug, Clone)]
 pub(crate) struct Programs(Vec<PathBuf>);
 
-/// The packages whose programs are wanted. Always built together, since each would else be built again with the
-/// features that the others ask of common dependencies.
-const PACKAGES: [&str; 3] = ["ramet", "ramet-agent", "ramet-tests"];
+/// What is built: with which profile, which packages, and which of their programs commands find on PATH. Packages of a
+/// profile are always built together, since each would else be built again with the features that the others ask of common
+/// dependencies.
+const BUILDS: [(&str, &[&str], &[&str]); 2] = [
+    ("agent", &["ramet-agent"], &["ramet-agent"]),
+    ("release", &["ramet", "ramet-tests"], &["ramet", "ramet-e2e", "ramet-demo", "ramet-bench"]),
+];
 
-/// The programs that commands find on PATH.
-const PROGRAMS: [&str; 5] = ["ramet", "ramet-agent", "ramet-e2e", "ramet-demo", "ramet-bench"];
-
-/// Builds the programs for release. Cargo decides whether there is anything to do.
+/// Builds the programs as they are shipped. Cargo decides whether there is anything to do.
 pub(crate) fn programs(config: &Config) -> Result<Programs> {
-    let packages = PACKAGES.iter().flat_map(|package| ["-p", package]);
-    sys::run(sys::cargo(config).args(["build", "--release"]).args(packages))
-        .context("the programs of this checkout do not build")?;
+    for (profile, packages, _) in BUILDS {
+        let packages = packages.iter().flat_map(|package| ["-p", package]);
+        sys::run(sys::cargo(config).args(["build", "--profile", profile]).args(packages))
+            .context("the programs of this checkout do not build")?;
+    }
     Ok(last(config))
 }
 
 /// What was built last, perhaps nothing.
 pub(crate) fn last(config: &Config) -> Programs {
-    let built = PROGRAMS.map(|name| config.release().join(name));
-    Programs(built.into_iter().filter(|path| path.exists()).collect())
+    let built = BUILDS.iter().flat_map(|(profile, _, programs)| {
+        programs.iter().map(|program| config.built(profile).join(program))
+    });
+    Programs(built.filter(|path| path.exists()).collect())
 }
 
 impl Programs {

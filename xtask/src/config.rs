@@ -34,9 +34,9 @@ impl Config {
         Ok(Self { root, target, cache: here.join(cache) })
     }
 
-    /// Where release builds of programs land.
-    pub(crate) fn release(&self) -> PathBuf {
-        self.target.join(TRIPLE).join("release")
+    /// Where programs land that are built with a profile of Cargo.toml.
+    pub(crate) fn built(&self, profile: &str) -> PathBuf {
+        self.target.join(TRIPLE).join(profile)
     }
 
     /// Run-time state of this checkout's lab.

@@ -1,9 +1,10 @@
 //! `test`, `demo` and `bench`: programs of tests/, run where real VMs can run.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -19,7 +20,9 @@ use crate::postgres;
 use crate::run;
 use crate::sys::{self, Step};
 
-/// What the demo and the benchmark need. The first run of either has to make it, and somebody waits for it.
+const BENCH: &str = "ramet-bench";
+
+/// What the demo needs. Its first run has to make it, and somebody waits for it.
 const FEW: &[Guest] = &[Guest::Debian];
 
 /// Unit and integration tests here, and the end-to-end cases.
@@ -52,19 +55,45 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
     })
 }
 
-/// The main job, from an image to three individuals.
-pub(crate) fn demo(config: &Config, place: Option<Place>) -> Result<ExitCode> {
-    job(config, place, FEW, "ramet-demo", &[])
+/// The main job, from an image to three individuals; with `domain` to three members of one.
+pub(crate) fn demo(config: &Config, place: Option<Place>, domain: bool) -> Result<ExitCode> {
+    if domain {
+        job(config, place, &[Guest::Debian13Samba], "ramet-demo", &["--domain".into()])
+    } else {
+        job(config, place, FEW, "ramet-demo", &[])
+    }
 }
 
-/// Figures as a table on standard output, and as JSON into `json`.
+/// Figures as tables on standard output, and as JSON into `json`: of leases, which need no VM and are measured here, and of
+/// VMs.
 pub(crate) fn bench(config: &Config, place: Option<Place>, json: Option<&Path>) -> Result<ExitCode> {
+    let guests = &[Guest::Debian, Guest::Debian13Sssd];
+    let programs = images::beside_roots(config, guests, || build::programs(config))?;
+    let program = programs.named(BENCH).context("the benchmark is not built")?;
+    let figures = tempfile::tempdir()?;
+    let [leases, vms] = ["leases", "vms"].map(|name| figures.path().join(name));
+    let server = postgres::Server::start()?;
+    let mut command = Command::new(program);
+    command.arg("leases").arg(server.url()).arg(&leases);
+    let measured = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    drop(server);
     // The file is written at the site, so it comes back by standard output, and the table goes to standard error.
-    let script = "ramet-bench /tmp/ramet-bench.json >&2; status=$?; cat /tmp/ramet-bench.json; exit $status";
-    let Some(json) = json else { return job(config, place, FEW, "ramet-bench", &[]) };
-    let file = std::fs::File::create(json).with_context(|| format!("cannot write {}", json.display()))?;
-    let command = ["sh", "-c", script].map(OsString::from);
-    run_at_site(config, place, FEW, &command, Some(file.into()))
+    let script =
+        "ramet-bench vms /tmp/ramet-bench.json >&2; status=$?; cat /tmp/ramet-bench.json; exit $status";
+    let status = match json {
+        None => job(config, place, guests, BENCH, &["vms".into()])?,
+        Some(json) => {
+            let command = ["sh", "-c", script].map(OsString::from);
+            let output = File::create(&vms)?.into();
+            let status = run_at_site(config, place, guests, &command, Some(output))?;
+            let reports = [leases, vms].map(|path| Ok(serde_json::from_reader(File::open(path)?)?));
+            let reports: Result<Vec<serde_json::Value>> = reports.into_iter().collect();
+            let text = serde_json::to_vec_pretty(&reports?)?;
+            std::fs::write(json, text).with_context(|| format!("cannot write {}", json.display()))?;
+            status
+        }
+    };
+    Ok(if measured.success() { status } else { sys::exit_code(measured) })
 }
 
 fn job(

@@ -74,6 +74,9 @@ enum Command {
     Demo {
         #[command(flatten)]
         site: SiteArgs,
+        /// Make them members of an Active Directory domain, which is started for that
+        #[arg(long)]
+        domain: bool,
     },
     /// Measure forks beside what they replace, in one run; takes half an hour without hardware virtualization
     Bench {
@@ -164,7 +167,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dc { command } => return dc::run(&config, &command),
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
-        Command::Demo { site } => return jobs::demo(&config, site.place),
+        Command::Demo { site, domain } => return jobs::demo(&config, site.place, domain),
         Command::Bench { site, json } => return jobs::bench(&config, site.place, json.as_deref()),
     }
     Ok(ExitCode::SUCCESS)

@@ -25,7 +25,7 @@ fn guest(client: Client, limit: Duration, files: &[&str]) -> (TempDir, Root, Fak
 /// What comes of a trial that is asked to go on `times` at most.
 fn over(trial: &mut Trial, root: &Root, system: &Fake, times: u32) -> Result<JoinEvidence, Failure> {
     for _ in 0..times {
-        match trial.step(root, system) {
+        match trial.step(root, system, true) {
             Progress::Over(result) => return result,
             Progress::Next | Progress::Again => {}
         }
@@ -60,9 +60,9 @@ fn a_member_through_samba() {
 fn a_member_through_sssd_is_online() {
     let (_dir, root, system, mut trial) = guest(Client::Sssd, LONG, &SSSD_STATUS);
     system.answer("sssctl", Ok("Online status: Offline\n\n"));
-    assert!(matches!(trial.step(&root, &system), Progress::Next));
+    assert!(matches!(trial.step(&root, &system, true), Progress::Next));
     for _ in 0..11 {
-        assert!(matches!(trial.step(&root, &system), Progress::Again));
+        assert!(matches!(trial.step(&root, &system, true), Progress::Again));
     }
     let told = "systemctl kill --kill-who=main --signal=USR2 sssd.service";
     assert_eq!(system.ran.borrow().iter().filter(|line| *line == told).count(), 2, "not each time");
@@ -78,10 +78,26 @@ fn a_member_through_sssd_is_online() {
 }
 
 #[test]
+fn while_boot_goes_on_only_the_account_is_tried_and_no_time_runs_out() {
+    let (_dir, root, system, mut trial) = guest(Client::Samba, Duration::ZERO, &[]);
+    system.answer("kinit", Err("kinit: Cannot contact any KDC"));
+    assert!(matches!(trial.step(&root, &system, false), Progress::Again));
+    system.answer("kinit", Ok(""));
+    assert!(matches!(trial.step(&root, &system, false), Progress::Next));
+    for _ in 0..3 {
+        assert!(matches!(trial.step(&root, &system, false), Progress::Again));
+    }
+    assert_eq!(system.ran.borrow().len(), 2, "{:?}", system.ran.borrow());
+    let evidence = over(&mut trial, &root, &system, 2).unwrap();
+    assert_eq!(evidence.checks.len(), 2);
+    assert!(evidence.checks[0].after_ms <= evidence.checks[1].after_ms);
+}
+
+#[test]
 fn nothing_is_run_without_a_network_and_what_cannot_be_reached_is_tried_again() {
     let (_dir, root, system, mut trial) = guest(Client::Samba, LONG, &[]);
     let interfaces = system.interfaces.take();
-    assert!(matches!(trial.step(&root, &system), Progress::Again));
+    assert!(matches!(trial.step(&root, &system, true), Progress::Again));
     assert!(system.ran.borrow().is_empty());
     *system.interfaces.borrow_mut() = interfaces;
     for said in [
@@ -89,7 +105,7 @@ fn nothing_is_run_without_a_network_and_what_cannot_be_reached_is_tried_again() 
         "kinit: Cannot resolve network address for KDC in realm \"AD.EXAMPLE.ORG\"",
     ] {
         system.answer("kinit", Err(said));
-        assert!(matches!(trial.step(&root, &system), Progress::Again));
+        assert!(matches!(trial.step(&root, &system, true), Progress::Again));
     }
     system.answer("kinit", Ok(""));
     over(&mut trial, &root, &system, 4).unwrap();
@@ -105,9 +121,9 @@ fn the_controller_that_knows_the_account_has_the_last_word() {
     ] {
         let (_dir, root, system, mut trial) = guest(Client::Samba, LONG, &[]);
         system.answer("kinit", Err("kinit: Cannot contact any KDC"));
-        assert!(matches!(trial.step(&root, &system), Progress::Again));
+        assert!(matches!(trial.step(&root, &system, true), Progress::Again));
         system.answer("kinit", Err(said));
-        assert!(matches!(trial.step(&root, &system), Progress::Again), "another controller said it");
+        assert!(matches!(trial.step(&root, &system, true), Progress::Again), "another controller said it");
         let failure = over(&mut trial, &root, &system, 1).unwrap_err();
         assert_eq!((failure.step, failure.reason, failure.retryable), (Step::Join, Reason::Refused, false));
         assert!(failure.detail.as_str().ends_with(said), "{failure}");

@@ -172,20 +172,20 @@ pub fn of_template(state: &StateDir, template: &Name, _lock: &StateLock) -> Resu
 }
 
 /// Ends a child and removes all of it. Its directory is what every other part is found by, so it goes last; an identity
-/// from a pool is given back when nothing is left of the child.
-pub async fn remove(state: &StateDir, stores: &Stores, name: &Name) -> Result<(), RemoveError> {
+/// from a pool is given back when nothing is left of the child. Returns what was recorded of it, if that can be read.
+pub async fn remove(state: &StateDir, stores: &Stores, name: &Name) -> Result<Option<Record>, RemoveError> {
     let _mine = take(state, name)?;
     let dir = state.child(name);
     process::kill(&dir).await?;
     // One that cannot be read is removed all the same; its lease is found to be nobody's later.
     let record = Record::read(&dir).ok();
     fs::remove_tree(&dir)?;
-    if let Some(record) = record.filter(|record| record.pool.is_some()) {
+    if let Some(record) = record.as_ref().filter(|record| record.pool.is_some()) {
         let store = stores.get(state).await.map_err(RemoveError::GiveBack)?;
         let given = store.give_back(record.identity.instance_id, "the child was removed").await;
         given.map_err(RemoveError::GiveBack)?;
     }
-    Ok(())
+    Ok(record)
 }
 
 /// Why a child could not be removed.

@@ -1,7 +1,7 @@
 //! `ramet ls`, `show`, `stop`, `start` and `rm`
 
 use super::{
-    cancelled_by_signal,
+    cancelled_by_signal, domain,
     output::{self, ChildView, ShowView, joined, mib, ms},
     parse, progress,
 };
@@ -13,10 +13,12 @@ use ramet::{
     },
     name::Name,
     pool::Stores,
+    provision::retire,
     state::StateDir,
 };
+use ramet_proto::Sid;
 use serde::Serialize;
-use std::{net::IpAddr, process::ExitCode, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
@@ -65,6 +67,10 @@ pub(crate) struct RemoveArgs {
     /// The children
     #[arg(required = true, value_name = "CHILD")]
     children: Vec<Name>,
+    /// The domain (`ramet domain provision --help`): their accounts are deleted if they had them for good, and get new
+    /// passwords if not. Without it they wait in quarantine for ramet domain retire
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -275,14 +281,27 @@ pub(crate) async fn start(state: &StateDir, stores: &Stores, args: &StartArgs) -
 }
 
 pub(crate) async fn remove(state: &StateDir, stores: &Stores, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
+    // First: a directory that cannot be reached is told while the children are still there.
+    let directory = match &args.config {
+        Some(config) => Some(domain::connect(config).await?),
+        None => None,
+    };
     let removing =
         args.children.iter().map(async |name| (name.clone(), child::remove(state, stores, name).await));
     let (removed, failed) = told_apart(futures::future::join_all(removing).await);
-    let names: Vec<Name> = removed.into_iter().map(|(name, ())| name).collect();
+    let names: Vec<&Name> = removed.iter().map(|(name, _)| name).collect();
     if args.json {
         output::json(&names)?;
     } else {
         names.iter().try_for_each(|name| output::print(name.as_str()))?;
+    }
+    if let Some(directory) = directory {
+        let records = removed.into_iter().filter_map(|(_, record)| record);
+        let accounts: Vec<Sid> = records.filter_map(|record| Some(record.identity.domain?.sid)).collect();
+        let store = stores.get(state).await?;
+        for (hostname, retired) in retire::retire_all(store, &directory, &accounts).await? {
+            eprintln!("ramet: the account of {hostname}: {}", retired.word());
+        }
     }
     Ok(failed)
 }

@@ -14,7 +14,12 @@ use ramet::{
 };
 use ramet_proto::{Hostname, Sid, domain::NetbiosName};
 use serde::Serialize;
-use std::{collections::HashMap, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -105,8 +110,9 @@ pub(crate) async fn run(state: &StateDir, stores: &Stores, command: Command) -> 
     }
 }
 
-async fn connect(domain: &Domain) -> anyhow::Result<Directory> {
-    let config = Config::read(&domain.config)?;
+/// The domain that a file describes, as whoever may administrate it.
+pub(super) async fn connect(config: &Path) -> anyhow::Result<Directory> {
+    let config = Config::read(config)?;
     let password = config.read_password()?;
     Ok(Directory::connect(&config, &password).await?)
 }
@@ -131,7 +137,7 @@ async fn provision(store: &Store, args: ProvisionArgs) -> anyhow::Result<ExitCod
     }
     // A pool that is not there is no reason to ask for a password.
     store.pool(&args.pool).await?;
-    let directory = connect(&args.domain).await?;
+    let directory = connect(&args.domain.config).await?;
     let cancel = cancelled_by_signal()?;
     let shown = progress::show();
     let how = (usize::try_from(args.count)?, args.parallel);
@@ -173,7 +179,7 @@ async fn list(store: &Store, args: ListArgs) -> anyhow::Result<ExitCode> {
         state: Option<State>,
         child: Option<Name>,
     }
-    let directory = connect(&args.domain).await?;
+    let directory = connect(&args.domain.config).await?;
     let accounts = directory.list().await?;
     let entries = store.all_entries().await?;
     let by_sid: HashMap<Sid, Entry> = entries
@@ -223,7 +229,7 @@ async fn retire(store: &Store, args: RetireArgs) -> anyhow::Result<ExitCode> {
         retired: Retired,
     }
     let mut entries = store.entries(&args.pool).await?;
-    let directory = connect(&args.domain).await?;
+    let directory = connect(&args.domain.config).await?;
     store.keep_domain(directory.domain()).await?;
     for hostname in &args.hostnames {
         let known = entries
@@ -253,7 +259,7 @@ async fn retire(store: &Store, args: RetireArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn reconcile(store: &Store, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
-    let directory = connect(&args.domain).await?;
+    let directory = connect(&args.domain.config).await?;
     store.keep_domain(directory.domain()).await?;
     let shown = progress::show();
     shown.progress.say("comparing");

@@ -190,6 +190,9 @@ impl Seat<'_> {
             self.stores.get(self.state).await?.in_use(self.record.identity.instance_id).await?;
         }
         agent.open().await?;
+        if self.joins() {
+            agent.ask_to_join().await?;
+        }
         self.record.stage = Stage::Identified;
         Ok(self.record.write(&self.dir)?)
     }
@@ -205,17 +208,20 @@ impl Seat<'_> {
         Ok(self.record.write(&self.dir)?)
     }
 
-    /// Has the guest try its domain account, if it has one.
+    /// Waits until the guest has tried its domain account, if it has one.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn join(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
         if !self.joins() {
             return Ok(());
         }
         match unless_paused(&self.dir, agent.join(JOIN)).await? {
-            Ok(evidence) => self.record.joined = Some(evidence),
+            Ok((evidence, ago)) => {
+                let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                self.record.joined = Some(evidence);
+                self.record.timings_ms.joined.get_or_insert(self.record.elapsed_ms().saturating_sub(ago));
+            }
             Err(error) => return Err(self.or_ended(error, "trying its domain account").await),
         }
-        self.record.timings_ms.joined.get_or_insert(self.record.elapsed_ms());
         Ok(self.record.write(&self.dir)?)
     }
 

@@ -5,6 +5,7 @@ use crate::{
     domain::{AccountError, Directory, password},
     pool::{Account, Entry, Store, life::State},
 };
+use ramet_proto::{Hostname, Sid};
 
 /// What becomes of an account that was a child's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,27 @@ impl Retired {
 pub fn waits(entry: &Entry, directory: &Directory) -> bool {
     let here = |account: &Account| account.planned.realm == directory.domain().realm;
     entry.state == State::Quarantine && entry.account.as_ref().is_some_and(here)
+}
+
+/// Retires those of the accounts that wait for it, which children of theirs had that are gone. Says of each host name what
+/// became of its account.
+pub async fn retire_all(
+    store: &Store,
+    directory: &Directory,
+    accounts: &[Sid],
+) -> Result<Vec<(Hostname, Retired)>, ProvisionError> {
+    let is_one = |entry: &Entry| {
+        let made = entry.account.as_ref().and_then(|account| account.made.as_ref());
+        made.is_some_and(|made| accounts.contains(&made.sid))
+    };
+    let mut entries = store.all_entries().await?;
+    entries.retain(|entry| waits(entry, directory) && is_one(entry));
+    let mut done = Vec::new();
+    for entry in &entries {
+        let retired = retire(store, directory, entry, Fate::Reset).await?;
+        done.push((entry.identity.hostname.clone(), retired));
+    }
+    Ok(done)
 }
 
 /// Retires the account of an identity in quarantine. One that its child had for good is deleted, whatever `fate` says.

@@ -2,10 +2,15 @@
 
 use crate::Case;
 use anyhow::{Context as _, Result, ensure};
-use ramet_tests::{Domain, Network, World, contains, string, succeeded, until};
+use ramet_tests::{Background, Domain, TEMPLATE, World, contains, string, succeeded, until};
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path, process::Stdio, time::Duration};
-use tempfile::TempDir;
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 pub(crate) const CASES: &[Case] = &[
     ("domain::a_controller_serves_and_leaves_nothing", a_controller_serves),
@@ -53,21 +58,68 @@ fn samba_members(world: &World) -> Result<()> {
     office.close()
 }
 
+/// A member for good: over a stop and a start it is who it was, users of the domain log in to it, its key is in its keytab
+/// alone, and its account goes with it. And those who cannot become members: a guest without a client, one whose domain is
+/// gone, and one for whom there is no account.
 fn sssd_members(world: &World) -> Result<()> {
     let domain = Domain::start(&world.network)?;
-    let office = Office::open(world, &domain, "sssd", 1)?;
-    let forked = office.fork(&["--name", "member"])?;
-    office.is_a_member(&forked[0], "sssctl domain-status ad.ramet.test -o")?;
+    let office = Office::open(world, &domain, "sssd", 2)?;
+    let status = "sssctl domain-status ad.ramet.test -o";
+
+    let error = world.fails(["fork", TEMPLATE, "--name", "clientless", "--pool", &office.pool])?;
+    contains(&error, "neither Samba's winbind nor SSSD is installed")?;
+    ensure!(office.states()? == ["available", "quarantine"], "{:?}", office.states()?);
+    world.json(&["domain", "retire", "--config", &office.config, "--pool", &office.pool])?;
+
+    let forked = office.fork(&["--name", "member", "--persistent"])?;
+    office.is_a_member(&forked[0], status)?;
+    office.keeps_its_key(&forked[0])?;
+    users_log_in(world, &domain, "member")?;
+    world.ok(["stop", "member", "--timeout", "120s"])?;
+    world.ok(["start", "member"])?;
+    until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
+
+    let fork_late = ["fork", &office.guest, "--name", "late", "--pool", &office.pool];
+    let mut late = world.ramet(fork_late);
+    let late = Background::spawn(late.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    until(Duration::from_secs(120), || {
+        let shown = world.json(&["show", "late"])?;
+        ensure!(shown["timings_ms"]["identified"].is_u64(), "{shown}");
+        Ok(())
+    })?;
+    // What it hears from the domain is nothing any more, which it says after two minutes, and is undone.
+    domain.disconnect()?;
+    let status = late.wait()?;
+    ensure!(status.code() == Some(1), "{status}");
+    ensure!(world.json(&["ls"])?.as_array().is_some_and(|listed| listed.len() == 1), "a child is left");
+    domain.connect()?;
+    ensure!(office.states()? == ["in_use", "quarantine"], "{:?}", office.states()?);
     // None is left.
-    let error = world.fails(["fork", &office.guest, "--name", "one-more", "--pool", &office.pool])?;
+    let error = world.fails(fork_late)?;
     contains(&error, "has 0 identities available")?;
+
+    world.ok(["rm", "member", "--config", &office.config])?;
+    ensure!(office.states()? == ["quarantine", "retired"], "{:?}", office.states()?);
+    let listed = world.json(&["domain", "ls", "--config", &office.config])?;
+    ensure!(listed.as_array().is_some_and(|accounts| accounts.len() == 1), "{listed}");
     office.close()
+}
+
+/// A user of the domain logs in with a password, and is somebody there.
+fn users_log_in(world: &World, domain: &Domain<'_>, child: &str) -> Result<()> {
+    let files = tempfile::tempdir()?;
+    let askpass = files.path().join("askpass");
+    fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", domain.password_file("alice").display()))?;
+    fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700))?;
+    let mut ssh = world.ramet(["ssh", child, "-l", "alice", "--", "id -un; pwd; klist"]);
+    let said = succeeded(ssh.env("SSH_ASKPASS", &askpass).env("SSH_ASKPASS_REQUIRE", "force"))?;
+    ensure!(said.lines().next() == Some("alice"), "{said}");
+    contains(&said, "krbtgt/AD.RAMET.TEST@AD.RAMET.TEST")
 }
 
 /// A pool of accounts and a template whose children can have them.
 struct Office<'a> {
     world: &'a World,
-    _files: TempDir,
     config: String,
     pool: String,
     guest: String,
@@ -75,20 +127,11 @@ struct Office<'a> {
 
 impl<'a> Office<'a> {
     fn open(world: &'a World, domain: &Domain<'_>, client: &str, accounts: usize) -> Result<Self> {
-        let files = tempfile::tempdir()?;
-        let config = files.path().join("domain.toml");
-        fs::write(&config, settings(domain))?;
-        let (pool, guest) = (format!("pool-{client}"), format!("debian13-{client}"));
-        let config = config.into_os_string().into_string().ok().context("a path")?;
-        world.ok(["pool", "create", &pool, "--hostnames", &format!("{client}-{{:02}}")])?;
-        let count = accounts.to_string();
-        let provision = ["domain", "provision", "--config", &config, "--pool", &pool, "--count", &count];
-        let made = world.json(&provision)?;
-        ensure!(made["made"].as_array().is_some_and(|made| made.len() == accounts), "{made}");
-        let disk = world.images.join(format!("{guest}.qcow2"));
-        let mut create = world.ramet(["template", "create", &guest, "--memory", "512M", "--disk"]);
-        succeeded(create.arg(disk).arg("--net").arg(format!("bridge={}", Network::BRIDGE)))?;
-        Ok(Self { world, _files: files, config, pool, guest })
+        let config = domain.config().into_os_string().into_string().ok().context("a path")?;
+        domain.provision(world, client, accounts)?;
+        let guest = format!("debian13-{client}");
+        world.create_template(&guest, &guest, "512M", &["bridge=ramete2e0"])?;
+        Ok(Self { world, config, pool: client.to_owned(), guest })
     }
 
     fn fork(&self, args: &[&str]) -> Result<Vec<Value>> {
@@ -119,6 +162,39 @@ impl<'a> Office<'a> {
         Ok(())
     }
 
+    /// Fails if the child's key is anywhere but in its keytab: in a file or the journal of the guest, on its console, in an
+    /// argument, or on the host.
+    fn keeps_its_key(&self, child: &Value) -> Result<()> {
+        let name = string(child, "/name")?;
+        let keys = self.world.ssh(name, "klist -k -K /etc/krb5.keytab")?;
+        let key =
+            keys.lines().find_map(|line| line.split_once("(0x")?.1.strip_suffix(')')).context("a key")?;
+        ensure!(key.len() == 64, "no AES-256 key comes first: {}", key.len());
+        let digits = key.as_bytes().chunks(2).map(|pair| format!("\\x{}", String::from_utf8_lossy(pair)));
+        let bytes: String = digits.collect();
+        // In brackets, so that the pattern in an argument is no match.
+        let pattern = format!("{bytes}|(?i)[{}]{}", &key[..1], &key[1..]);
+        let found = self.world.ssh(
+            name,
+            &format!(
+                "LC_ALL=C; export LC_ALL; grep -rlaP '{pattern}' /etc /home /root /run /tmp /var; \
+                 for process in /proc/[0-9]*; do grep -laP '{pattern}' $process/cmdline $process/environ; done; true"
+            ),
+        )?;
+        ensure!(found == "/etc/krb5.keytab", "the key is in {found}");
+        for directory in [self.world.child_file(name, ""), self.world.state_dir().join("identities.db")] {
+            let mut grep = Command::new("grep");
+            grep.args(["-rlaP", "--exclude=disk.qcow2", &pattern]).arg(directory).env("LC_ALL", "C");
+            let found = grep.output()?;
+            ensure!(
+                found.status.code() == Some(1),
+                "the key is in {}",
+                String::from_utf8_lossy(&found.stdout)
+            );
+        }
+        Ok(())
+    }
+
     /// The states of the pool's identities, sorted.
     fn states(&self) -> Result<Vec<String>> {
         let shown = self.world.json(&["pool", "show", &self.pool])?;
@@ -134,20 +210,6 @@ impl<'a> Office<'a> {
         self.world.ok(["template", "rm", &self.guest])?;
         self.world.nothing_left()
     }
-}
-
-/// What an administrator writes into `domain.toml`.
-fn settings(domain: &Domain<'_>) -> String {
-    let quoted = |path: &Path| Value::from(path.display().to_string()).to_string();
-    format!(
-        "realm = \"{}\"\nservers = [\"{}\"]\nca_file = {}\nou = \"{}\"\nuser = \"ramet@ad.ramet.test\"\n\
-         password_file = {}\n",
-        Domain::REALM,
-        domain.url(),
-        quoted(&domain.ca_file()),
-        Domain::OU,
-        quoted(&domain.password_file("ramet")),
-    )
 }
 
 fn a_controller_serves(world: &World) -> Result<()> {

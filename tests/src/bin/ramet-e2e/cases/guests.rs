@@ -4,7 +4,7 @@
 
 use crate::Case;
 use anyhow::{Context as _, Result, bail, ensure};
-use ramet_tests::{Network, World, contains, string, succeeded, until};
+use ramet_tests::{World, contains, string, succeeded, until};
 use serde_json::Value;
 use std::{ffi::OsString, process::Command, time::Duration};
 
@@ -61,9 +61,7 @@ done; echo
 /// Makes a template of a guest and two children, and fails unless they are two. `units` are those that the gate holds
 /// there; what the children answer to `questions` is returned, beside the identities they were given.
 fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Answer>> {
-    let disk = world.images.join(format!("{guest}.qcow2"));
-    let mut create = world.ramet(["template", "create", guest, "--memory", "512M", "--disk"]);
-    succeeded(create.arg(disk).arg("--net").arg(format!("bridge={}", Network::BRIDGE)))?;
+    world.create_template(guest, guest, "512M", &["bridge=ramete2e0"])?;
     let questions = format!("UNITS='{}'\n{QUESTIONS}{questions}", units.join(" "));
     let answers = two_children(world, guest, &questions);
     // Other cases count templates.

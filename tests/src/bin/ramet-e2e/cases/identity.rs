@@ -50,10 +50,25 @@ fn three_children_are_individuals(world: &World) -> Result<()> {
         ensure!(distinct.len() == 3, "shared: {distinct:?}");
     }
     on_the_bridge(world, forked)?;
+    agent_is_small(world, "web-1")?;
     let in_use = world.fails(["template", "rm", TEMPLATE])?;
     contains(&in_use, "in use by web-1 web-2 web-3")?;
     world.remove(&["web-1", "web-2", "web-3"])?;
     world.nothing_left()
+}
+
+/// Every guest carries the agent: at most 3 MiB on its disk and 4 MiB in its memory.
+fn agent_is_small(world: &World, child: &str) -> Result<()> {
+    let sizes = world.ssh(
+        child,
+        "stat -c %s /usr/sbin/ramet-agent; \
+         sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$(systemctl show --property=MainPID --value ramet-agent)/status",
+    )?;
+    let sizes: Vec<u64> = sizes.lines().map(|line| Ok(line.parse()?)).collect::<Result<_>>()?;
+    let [program, resident_kib] = sizes[..] else { anyhow::bail!("{sizes:?}") };
+    ensure!(program <= 3 << 20, "the agent has {program} bytes");
+    ensure!(resident_kib <= 4 << 10, "the agent has {resident_kib} KiB in memory");
+    Ok(())
 }
 
 /// The children have addresses of their own by DHCP, reach each other, and sshd there shows the reported key.

@@ -1,0 +1,87 @@
+//! Cold boots, and forks instead of them.
+
+use crate::{RUNS, report::Report};
+use anyhow::{Context as _, Result};
+use ramet_tests::World;
+use serde_json::Value;
+
+/// The templates that are forked from: their names, and their RAM.
+const TEMPLATES: [(&str, &str); 3] = [("small", "512M"), ("middle", "2G"), ("large", "4G")];
+
+/// Makes the templates.
+pub(crate) fn templates(world: &World) -> Result<()> {
+    for (name, memory) in TEMPLATES {
+        eprintln!("bench: making the template {name}, {memory}");
+        world.create_template("debian", name, memory, &["bridge=ramete2e0"])?;
+    }
+    Ok(())
+}
+
+/// Medians of forks from one template.
+pub(crate) struct Fork {
+    pub(crate) identified: u64,
+    pub(crate) ready: u64,
+    pub(crate) private: u64,
+}
+
+/// Cold boots, and forks from each template.
+pub(crate) fn boots_and_forks(world: &World, report: &mut Report) -> Result<(u64, [Fork; 3])> {
+    world.ok(["fork", "small", "--name", "cold"])?;
+    world.ok(["stop", "cold", "--timeout", "120s"])?;
+    // In turns, so that whatever else the machine does falls on all alike; the first turn warms up.
+    let mut cold = Vec::new();
+    let mut runs: [[Vec<u64>; 5]; 3] = Default::default();
+    for run in 0..=RUNS {
+        let started: Value = world.json(&["start", "cold"])?;
+        world.ok(["stop", "cold", "--timeout", "120s"])?;
+        // What it has written is not for a fork to wait for.
+        nix::unistd::sync();
+        if run > 0 {
+            cold.push(started[0]["boot_ms"].as_u64().context("a figure")?);
+        }
+        for (of_template, (template, _)) in runs.iter_mut().zip(TEMPLATES) {
+            let forked = world.json(&["fork", template, "--name", "one"])?;
+            let shown = world.json(&["show", "one"])?;
+            let times = ["resumed", "identified", "ready"].map(|line| forked[0]["timings_ms"][line].as_u64());
+            let memory = ["private_dirty", "shared"]
+                .map(|part| shown["memory"][part].as_u64().map(|bytes| bytes >> 20));
+            world.remove(&["one"])?;
+            if run > 0 {
+                for (values, value) in of_template.iter_mut().zip(times.into_iter().chain(memory)) {
+                    values.push(value.context("a figure")?);
+                }
+            }
+        }
+    }
+    world.remove(&["cold"])?;
+    let cold = report.add("cold boot to ready, 512M", "ms", cold);
+    let mut medians = Vec::new();
+    for ([resumed, identified, ready, private, shared], (_, memory)) in runs.into_iter().zip(TEMPLATES) {
+        report.add(&format!("fork to resumed, {memory}"), "ms", resumed);
+        let identified = report.add(&format!("fork to identified, {memory}"), "ms", identified);
+        let ready = report.add(&format!("fork to ready, {memory}"), "ms", ready);
+        let private = report.add(&format!("private memory at ready, {memory}"), "MiB", private);
+        report.add(&format!("shared memory at ready, {memory}"), "MiB", shared);
+        medians.push(Fork { identified, ready, private });
+    }
+    Ok((cold, medians.try_into().map_err(|_| anyhow::anyhow!("three templates"))?))
+}
+
+/// Eight forks side by side.
+pub(crate) fn at_once(world: &World, report: &mut Report) -> Result<()> {
+    let mut runs: [Vec<u64>; 3] = Default::default();
+    for _ in 0..RUNS {
+        let forked = world.json(&["fork", "small", "--count", "8"])?;
+        let forked = forked.as_array().context("an array")?;
+        for (values, stop_line) in runs.iter_mut().zip(["resumed", "identified", "ready"]) {
+            let last = forked.iter().filter_map(|child| child["timings_ms"][stop_line].as_u64()).max();
+            values.push(last.context("a figure")?);
+        }
+        let names: Vec<&str> = forked.iter().filter_map(|child| child["name"].as_str()).collect();
+        world.remove(&names)?;
+    }
+    for (values, stop_line) in runs.into_iter().zip(["resumed", "identified", "ready"]) {
+        report.add(&format!("8 forks at once, the last to {stop_line}, 512M"), "ms", values);
+    }
+    Ok(())
+}
