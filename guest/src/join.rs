@@ -173,7 +173,7 @@ impl Trial {
         };
         self.failed += 1;
         let refused = REFUSALS.iter().any(|words| said.contains(words));
-        let is_over = Instant::now() >= self.deadline;
+        let is_over = booted && Instant::now() >= self.deadline;
         let over = |reason, retryable| {
             let failure = failure(Step::Join, reason, &format!("{tool}: {said}"));
             Progress::Over(Err(Failure { retryable, ..failure }))
