@@ -21,8 +21,10 @@ use tokio_vsock::VsockStream;
 /// How long one attempt to connect and be greeted may take. An attempt on a guest that has just resumed may be lost.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two attempts, the least and the most. In between it is a part of the time waited so far: a child answers in
+/// less than a second, and a guest that boots has no use for a hundred attempts a second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+const PAUSE_PART: u32 = 32;
 
 /// Why a conversation with a guest's agent failed.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +126,7 @@ impl Agent {
             if Instant::now() >= start + deadline {
                 return Err(AgentError::NoAnswer { cid, waited: deadline, last }.into());
             }
-            sleep(PAUSE).await;
+            sleep((start.elapsed() / PAUSE_PART).clamp(PAUSES.0, PAUSES.1)).await;
         }
     }
 

@@ -13,12 +13,28 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
 /// The template that all cases share.
 pub const TEMPLATE: &str = "debian";
+
+/// How long a guest may take to boot, on the slowest machine that is worth waiting for.
+pub const BOOT_LIMIT: &str = "1500s";
+
+/// How many times slower than usual this machine is; every deadline grows with it. An emulated CPU on a busy machine can be
+/// several times slower than on a quiet one.
+static SLOWNESS: OnceLock<u32> = OnceLock::new();
+
+/// What a template takes to be made at most where nothing is slower than usual, the lab included.
+const USUAL: Duration = Duration::from_secs(100);
+
+/// A deadline for this machine.
+fn patient(deadline: Duration) -> Duration {
+    deadline * SLOWNESS.get().copied().unwrap_or(1)
+}
 
 /// Everything that the cases share.
 pub struct World {
@@ -49,7 +65,13 @@ impl World {
     /// Makes all that, and the template that the cases share.
     pub fn with_template(memory: &str, nets: &[&str]) -> Result<Self> {
         let mut world = Self::make()?;
+        let begin = Instant::now();
         world.create_template("debian", TEMPLATE, memory, nets)?;
+        let times = begin.elapsed().as_secs() / USUAL.as_secs() + 1;
+        let slowness = *SLOWNESS.get_or_init(|| u32::try_from(times).unwrap_or(u32::MAX).min(10));
+        if slowness > 1 {
+            eprintln!("this machine is slow: every deadline is {slowness} times as long as usual");
+        }
         world.template_sums = world.sums()?;
         Ok(world)
     }
@@ -57,7 +79,8 @@ impl World {
     /// Makes the template `name` from the image of `guest`, its progress on stderr.
     pub fn create_template(&self, guest: &str, name: &str, memory: &str, nets: &[&str]) -> Result<()> {
         let disk = self.images.join(format!("{guest}.qcow2"));
-        let mut create = self.ramet(["template", "create", name, "--memory", memory, "--disk"]);
+        let mut create =
+            self.ramet(["template", "create", name, "--timeout", BOOT_LIMIT, "--memory", memory, "--disk"]);
         create.arg(disk).args(nets.iter().flat_map(|net| ["--net", net]));
         let status =
             create.stdout(Stdio::null()).status().with_context(|| format!("cannot run {create:?}"))?;
@@ -88,12 +111,13 @@ impl World {
         serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
     }
 
-    /// Runs a command in a child over SSH, for two minutes at most; what it printed.
+    /// Runs a command in a child over SSH, for two minutes at most if the machine is not slow; what it printed.
     pub fn ssh(&self, child: &str, command: &str) -> Result<String> {
         let key = self.images.join("id_ed25519");
         let ramet = self.ramet([OsStr::new("ssh"), OsStr::new(child), OsStr::new("-i"), key.as_os_str()]);
         let mut limited = Command::new("timeout");
-        limited.args(["--kill-after=5", "120"]).arg(ramet.get_program()).args(ramet.get_args());
+        let limit = patient(Duration::from_secs(120)).as_secs().to_string();
+        limited.args(["--kill-after=5", &limit]).arg(ramet.get_program()).args(ramet.get_args());
         limited.args(["--", command]).stdin(Stdio::null());
         Ok(succeeded(&mut limited)?.trim().to_owned())
     }
@@ -210,8 +234,10 @@ pub fn contains(text: &str, part: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `condition` gives something, and fails with the last reason after `deadline`.
+/// Waits until `condition` gives something, and fails with the last reason after `deadline`, which is longer where the
+/// machine is slow.
 pub fn until<T>(deadline: Duration, mut condition: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = patient(deadline);
     let end = Instant::now() + deadline;
     loop {
         match condition() {

@@ -67,9 +67,13 @@ impl Plan {
     }
 }
 
-/// The lab is no boundary: what guards against side channels and the like only costs emulated instructions.
+/// The lab is no boundary: what guards against side channels and the like only costs emulated instructions. Its disk is
+/// lost with the outer machine's power anyway, so it is written when somebody syncs or memory runs short: a parent's RAM is a
+/// file, and each time that is written, every page of it costs the parent an exit more.
 const APPEND: &str = "root=/dev/vda rootflags=noatime rw console=ttyS0 quiet mitigations=off audit=0 apparmor=0 \
-                      random.trust_cpu=on systemd.firstboot=off kvm.halt_poll_ns=0";
+                      random.trust_cpu=on systemd.firstboot=off kvm.halt_poll_ns=0 \
+                      sysctl.vm.dirty_writeback_centisecs=0 sysctl.vm.dirty_background_ratio=50 \
+                      sysctl.vm.dirty_ratio=70";
 
 /// Half of the machine's memory, in MiB, up to what a lab has use for.
 pub(crate) fn memory_mib(meminfo: &str) -> u64 {

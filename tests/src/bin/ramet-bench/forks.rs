@@ -2,7 +2,7 @@
 
 use crate::{RUNS, report::Report};
 use anyhow::{Context as _, Result};
-use ramet_tests::World;
+use ramet_tests::{BOOT_LIMIT, World};
 use serde_json::Value;
 
 /// The templates that are forked from: their names, and their RAM.
@@ -32,7 +32,7 @@ pub(crate) fn boots_and_forks(world: &World, report: &mut Report) -> Result<(u64
     let mut cold = Vec::new();
     let mut runs: [[Vec<u64>; 5]; 3] = Default::default();
     for run in 0..=RUNS {
-        let started: Value = world.json(&["start", "cold"])?;
+        let started: Value = world.json(&["start", "cold", "--timeout", BOOT_LIMIT])?;
         world.ok(["stop", "cold", "--timeout", "120s"])?;
         // What it has written is not for a fork to wait for.
         nix::unistd::sync();

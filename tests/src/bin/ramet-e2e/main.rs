@@ -2,12 +2,19 @@
 //! `cargo xtask lab run` gives.
 //!
 //! One template serves all cases: making it takes a cold boot. The last cases look at it again, bit for bit.
+//!
+//! With `RAMET_TEST_DEADLINE` (seconds since 1970), cases that would begin later are reported as ignored, with that reason:
+//! for where somebody has no more time to wait.
 
 mod cases;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use ramet_tests::{NETS, World};
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// A case: what it shows, and how.
 pub(crate) type Case = (&'static str, fn(&World) -> anyhow::Result<()>);
@@ -16,22 +23,29 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Guests share the host's two or so CPUs, and some cases count processes.
     arguments.test_threads = Some(1);
-    let listed = |cases: &[Case], world: Option<&Arc<World>>| -> Vec<Trial> {
+    let deadline = std::env::var("RAMET_TEST_DEADLINE").ok();
+    let deadline =
+        deadline.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.parse().expect("seconds")));
+    let listed = |cases: &[Case], world: Option<&Arc<World>>, deadline: Option<SystemTime>| -> Vec<Trial> {
         let trial = |&(name, case): &Case| {
             let world = world.cloned();
-            Trial::test(name, move || {
+            Trial::ignorable_test(name, move || {
+                if deadline.is_some_and(|deadline| SystemTime::now() > deadline) {
+                    return Ok(Completion::ignored_with("no time is left (RAMET_TEST_DEADLINE)"));
+                }
                 let world = world.as_ref().ok_or("no world to run in")?;
                 let result = case(world);
                 // What a failed case leaves must not fail the next.
                 let cleared = world.clear();
-                result.and(cleared).map_err(|error| Failed::from(format!("{error:#}")))
+                result.and(cleared).map_err(|error| Failed::from(format!("{error:#}")))?;
+                Ok(Completion::Completed)
             })
         };
         cases.iter().map(trial).collect()
     };
     if arguments.list {
         let all: Vec<Case> = [cases::all(), cases::last()].concat();
-        return libtest_mimic::run(&arguments, listed(&all, None)).exit_code();
+        return libtest_mimic::run(&arguments, listed(&all, None, None)).exit_code();
     }
     let world = match World::with_template("512M", NETS) {
         Ok(world) => Arc::new(world),
@@ -40,7 +54,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let conclusion = libtest_mimic::run(&arguments, listed(&cases::all(), Some(&world)));
-    let last = libtest_mimic::run(&arguments, listed(&cases::last(), Some(&world)));
+    let conclusion = libtest_mimic::run(&arguments, listed(&cases::all(), Some(&world), deadline));
+    let last = libtest_mimic::run(&arguments, listed(&cases::last(), Some(&world), None));
     if conclusion.has_failed() || last.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -2,7 +2,7 @@
 
 use crate::Case;
 use anyhow::{Context as _, Result, ensure};
-use ramet_tests::{Background, Domain, TEMPLATE, World, contains, string, succeeded, until};
+use ramet_tests::{BOOT_LIMIT, Background, Domain, TEMPLATE, World, contains, string, succeeded, until};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -76,7 +76,7 @@ fn sssd_members(world: &World) -> Result<()> {
     office.keeps_its_key(&forked[0])?;
     users_log_in(world, &domain, "member")?;
     world.ok(["stop", "member", "--timeout", "120s"])?;
-    world.ok(["start", "member"])?;
+    world.ok(["start", "member", "--timeout", BOOT_LIMIT])?;
     until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
 
     let fork_late = ["fork", &office.guest, "--name", "late", "--pool", &office.pool];

@@ -2,7 +2,7 @@
 
 use crate::Case;
 use anyhow::{Result, ensure};
-use ramet_tests::{TEMPLATE, World, contains, until};
+use ramet_tests::{BOOT_LIMIT, TEMPLATE, World, contains, until};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
@@ -41,7 +41,7 @@ fn identity_survives_stop_and_start(world: &World) -> Result<()> {
     ensure!(world.json(&["show", "keeper"])?["state"] == "stopped");
     contains(&world.fails(["ssh", "keeper", "--", "true"])?, "is not running")?;
     contains(&world.ok(["stop", "keeper"])?, "already")?;
-    let started = world.json(&["start", "keeper"])?;
+    let started = world.json(&["start", "keeper", "--timeout", BOOT_LIMIT])?;
     ensure!(started[0]["boot_ms"].as_u64() > Some(0), "{started}");
     let after = world.ssh("keeper", WHO)?;
     ensure!(after == before, "after stop and start:\n{after}\nbefore:\n{before}");
