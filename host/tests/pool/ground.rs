@@ -72,8 +72,11 @@ impl Ground {
     pub(crate) async fn crash_the_server(&self) {
         let mut connection = self.raw().await;
         let crash = "COPY (SELECT 1) TO PROGRAM 'kill -QUIT $(head -n 1 postmaster.pid)'";
-        // The answer may or may not come before the end.
+        // The answer may or may not come before the end, which may take another moment.
         let _ = connection.execute(crash).await;
+        while connection.execute("SELECT 1").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// The URL for a process that is to be killed.
