@@ -18,6 +18,7 @@ use crate::{
     channel::{Channel, ChannelError, Stream, wait},
     config::Config,
     fork::ForkWatch,
+    gate::links,
     join::{Progress, Trial},
     limits::Limits,
     record::Record,
@@ -416,10 +417,23 @@ impl<'a, S: System> Agent<'a, S> {
     }
 
     fn pass(&mut self, instance_id: InstanceId) -> Result<(), Failure> {
+        self.release_links()?;
         self.system.open_gate().map_err(|error| failure(Step::Open, Reason::System, &error.to_string()))?;
         self.state = GuestState::Open { instance_id };
         self.opened = Instant::now();
         self.boot = self.boot.take().or_else(|| self.system.watch_boot().ok());
+        Ok(())
+    }
+
+    /// Lets systemd-networkd use the links, if it was started before the gate.
+    fn release_links(&self) -> Result<(), Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            failure(Step::Open, Reason::System, &format!("cannot let the links go: {}", chain(error)))
+        };
+        if self.root.exists(links::HOLD).map_err(|error| failed(&error))? {
+            self.root.remove(links::HOLD).map_err(|error| failed(&error))?;
+            self.system.reload_network().map_err(|error| failed(&error))?;
+        }
         Ok(())
     }
 }

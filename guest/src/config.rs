@@ -11,10 +11,12 @@ use std::{fmt, time::Duration};
 pub(crate) const PATH: &str = "etc/ramet/agent.toml";
 
 /// What starts before the gate by default. These keep nothing of who they are on: dbus-daemon reads the machine-id when
-/// it is first asked for it, and nobody asks in a template; logind has no session yet; console-setup loads a font.
+/// it is first asked for it, and nobody asks in a template; logind has no session yet; console-setup loads a font;
+/// systemd-networkd leaves every link alone until the gate is open, or is held where it cannot be made to.
 /// Not among them: dbus-broker, which is given the machine-id when it starts, and polkit, whose cookies come from a
 /// secret in its memory.
-const BEFORE_GATE: &[&str] = &["dbus.service", "systemd-logind.service", "console-setup.service"];
+const BEFORE_GATE: &[&str] =
+    &["dbus.service", "systemd-logind.service", "console-setup.service", crate::gate::links::UNIT];
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -37,8 +37,9 @@ const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
 /// How long one question to systemd may take.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(20);
 
-/// The processes of journald (cgroups(7)).
+/// The processes of journald and networkd (cgroups(7)).
 const JOURNALD: &str = "/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs";
+const NETWORKD: &str = "/sys/fs/cgroup/system.slice/systemd-networkd.service/cgroup.procs";
 
 /// How long Samba's net may take.
 const NET_LIMIT: Duration = Duration::from_secs(20);
@@ -165,19 +166,11 @@ impl System for Linux {
     fn restart_journal(&self) -> io::Result<()> {
         // As `systemctl restart` would, but without a process more at the busiest moment. journald's unit has
         // Restart=always, and systemd keeps its sockets and streams for it meanwhile.
-        let members = match fs::read_to_string(JOURNALD) {
-            // It does not run, so it has nothing to forget.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result?,
-        };
-        for pid in members.lines() {
-            let pid = pid.parse().map_err(io::Error::other)?;
-            match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        signal(JOURNALD, Signal::SIGTERM)
+    }
+
+    fn reload_network(&self) -> io::Result<()> {
+        signal(NETWORKD, Signal::SIGHUP)
     }
 
     fn watch_boot(&self) -> io::Result<BootWatch> {
@@ -198,6 +191,22 @@ impl System for Linux {
 const CONSOLE_FLAGS: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits()
     | nix::fcntl::OFlag::O_NOCTTY.bits()
     | nix::fcntl::OFlag::O_CLOEXEC.bits();
+
+/// Sends `signal` to the processes of a service, if it has any.
+fn signal(processes: &str, signal: Signal) -> io::Result<()> {
+    let members = match fs::read_to_string(processes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    };
+    for pid in members.lines() {
+        let pid = pid.parse().map_err(io::Error::other)?;
+        match kill(Pid::from_raw(pid), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
 
 /// Whether `mountinfo` (`proc_pid_mountinfo(5)`: the fifth field is the mount point) has something mounted on `path`.
 fn covered(mountinfo: &[u8], path: &Path) -> bool {

@@ -58,6 +58,8 @@ pub(crate) trait System {
     fn open_gate(&self) -> io::Result<()>;
     /// Has journald started again, without waiting for it: it keeps the machine-id and the boot id it began with.
     fn restart_journal(&self) -> io::Result<()>;
+    /// Has systemd-networkd read its settings again, if it runs; does not wait for it.
+    fn reload_network(&self) -> io::Result<()>;
     /// A watch on the end of boot.
     fn watch_boot(&self) -> io::Result<BootWatch>;
     /// Shows a line on the console and in the journal.

@@ -440,6 +440,47 @@ fn a_record_or_a_gate_that_cannot_be_had_is_the_end() {
 }
 
 #[test]
+fn links_that_are_held_are_let_go_with_the_gate() {
+    let become_individual = |host: &mut Host| {
+        host.hello();
+        assert!(matches!(host.ask(&identify(&identity())), GuestMessage::Applied(_)));
+        host.send(&HostMessage::Open);
+    };
+    let guest = || {
+        let (dir, root) = template();
+        // What a networkd that runs says of a link is not what another machine's run has left.
+        let [hold, state] = [links::HOLD, "run/systemd/netif/links/2"].map(|path| dir.path().join(path));
+        for path in [&hold, &state] {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        (dir, root, hold, state)
+    };
+    let (_dir, root, ..) = guest();
+    let system = Fake::new();
+    system.broken.set("reload_network");
+    let failure = converse(&mut agent(&root, &system), become_individual).0.unwrap_err();
+    assert_eq!(failure.step, Step::Open);
+    assert!(!system.gate_open.get());
+
+    let (_dir, root, hold, state) = guest();
+    let system = Fake::new();
+    let mut held = agent(&root, &system);
+    assert!(hold.exists());
+    converse(&mut held, become_individual).0.unwrap();
+    assert!(system.gate_open.get() && !hold.exists() && state.exists());
+    assert_eq!(system.network_reloads.get(), 1);
+
+    // A machine that boots again passes the gate by itself.
+    std::fs::write(&hold, "").unwrap();
+    let rebooted = Fake::new();
+    *rebooted.interfaces.borrow_mut() = system.interfaces.take();
+    assert!(!agent(&root, &rebooted).is_held());
+    assert!(!hold.exists());
+    assert_eq!(rebooted.network_reloads.get(), 1);
+}
+
+#[test]
 fn prepare_waits_for_what_starts_before_the_gate_but_not_forever() {
     for (unit, broken, named) in
         [("slow.service", "", "slow.service"), (boot::UNIT, "devices_settled", "devices")]

@@ -1,17 +1,20 @@
 //! What would make a child ask a DHCP server as its template, or make up IPv6 addresses as its template.
 
 use super::{ApplyError, random};
-use crate::{root::Root, system::System};
+use crate::{gate::links, root::Root, system::System};
 use nix::errno::Errno;
 use ramet_proto::text::to_hex;
 use std::net::Ipv6Addr;
+
+/// Where systemd-networkd says of each link what it is.
+const LINKS: &str = "run/systemd/netif/links";
 
 /// Files that go: a directory, how their names begin, how they end.
 const FILES: &[(&str, &str, &str)] = &[
     // systemd-networkd derives DUID and IAID from the machine-id (networkd.conf(5), DUIDType=). It asks for the address of
     // an earlier run's lease; one in the initrd leaves some.
     ("run/systemd/netif/leases", "", ""),
-    ("run/systemd/netif/links", "", ""),
+    (LINKS, "", ""),
     // What its DHCP server has given to the template's clients (PersistLeases=, since 256).
     ("var/lib/systemd/network/dhcp-server-lease", "", ""),
     // NetworkManager: its secret makes stable ids and IPv6 addresses (RFC 7217), leases are asked for again.
@@ -67,7 +70,9 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
 /// The files of [`FILES`] that are there.
 fn left(root: &Root) -> Result<Vec<String>, ApplyError> {
     let mut left = Vec::new();
-    for (directory, start, end) in FILES {
+    // What a networkd that runs already says of the links that it leaves alone.
+    let running = root.exists(links::HOLD)?;
+    for (directory, start, end) in FILES.iter().filter(|(directory, ..)| !running || *directory != LINKS) {
         for name in root.names(directory)? {
             let path = format!("{directory}/{name}");
             if name.starts_with(start) && name.ends_with(end) && !root.is_dir(&path)? {

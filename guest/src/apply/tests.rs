@@ -30,6 +30,7 @@ pub(crate) struct Fake {
     pub(crate) warmed: RefCell<Vec<String>>,
     pub(crate) gate_open: Cell<bool>,
     pub(crate) journal_restarts: Cell<u8>,
+    pub(crate) network_reloads: Cell<u8>,
     /// What Samba has.
     pub(crate) sid: RefCell<String>,
     /// Programs that were run, and what the last of them was fed.
@@ -65,6 +66,7 @@ impl Fake {
             warmed: RefCell::default(),
             gate_open: Cell::new(false),
             journal_restarts: Cell::new(0),
+            network_reloads: Cell::new(0),
             sid: RefCell::default(),
             ran: RefCell::default(),
             fed: RefCell::default(),
@@ -218,6 +220,13 @@ impl System for Fake {
     fn restart_journal(&self) -> io::Result<()> {
         assert!(self.gate_open.get(), "boot must not wait for it");
         self.journal_restarts.set(self.journal_restarts.get() + 1);
+        Ok(())
+    }
+
+    fn reload_network(&self) -> io::Result<()> {
+        self.works("reload_network")?;
+        assert!(!self.gate_open.get(), "what waits for the network would find its links unmanaged");
+        self.network_reloads.set(self.network_reloads.get() + 1);
         Ok(())
     }
 

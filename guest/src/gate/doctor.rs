@@ -3,8 +3,8 @@
 //! Each check looks at files only, so that it works on an image's root as well as on a system that runs.
 
 use super::{
-    DROP_IN, FOR_ALL, GateError, SHADOWS, Scope, Survey, Verdict, check, generator, lists, ordered_before,
-    unit_file, units,
+    DROP_IN, FOR_ALL, GateError, SHADOWS, Scope, Survey, Verdict, check, generator, links, lists,
+    ordered_before, unit_file, units,
 };
 use crate::{
     apply::chain,
@@ -171,7 +171,7 @@ fn own_drop_ins(root: &Root) -> Findings {
 fn verdicts(survey: &Survey) -> Vec<Finding> {
     let mut found = Vec::new();
     for (unit, verdict) in survey.plan() {
-        if verdict == Verdict::Named && lists::has(lists::WAYS_IN, unit) {
+        if verdict == Verdict::Named && lists::has(lists::WAYS_IN, unit) && !links::is_early(unit, &verdict) {
             let what = format!("before_gate names {unit}, which lets somebody in or shows an identity");
             found.push(finding(Grade::Open, what, "take it out of /etc/ramet/agent.toml"));
         } else if verdict == Verdict::Early && !lists::has(lists::HARMLESS, unit) {

@@ -1,6 +1,8 @@
 //! The generator (systemd.generator(7)): systemd runs it before it loads units, at boot and whenever it reloads.
 
-use super::{DROP_IN, GateError, Scope, Survey, Verdict, check, lists, ordered_before, unit_file::settings};
+use super::{
+    DROP_IN, GateError, Scope, Survey, Verdict, check, links, lists, ordered_before, unit_file::settings,
+};
 use crate::{apply::chain, root::Root};
 use std::{
     ffi::OsString,
@@ -73,8 +75,13 @@ fn files(root: &Root) -> Result<Vec<DropIn>, GateError> {
         .filter(|unit| !plan.contains_key(**unit))
         .map(|unit| exempt(unit, "early; other generators or udev make it"))
         .collect();
+    let mut for_gate = FOR_GATE.to_owned();
     for (unit, verdict) in &plan {
         match verdict {
+            named if links::is_early(unit, named) => {
+                files.push(((*unit).to_owned(), links::DROP_IN.to_owned()));
+                for_gate += links::FOR_GATE;
+            }
             Verdict::Named => files.push(exempt(unit, "named in /etc/ramet/agent.toml")),
             Verdict::Early => files.push(exempt(unit, "early (DefaultDependencies=no)")),
             Verdict::Held if !survey.units[*unit].is_service() => {
@@ -83,7 +90,7 @@ fn files(root: &Root) -> Result<Vec<DropIn>, GateError> {
             Verdict::Held | Verdict::Own { .. } | Verdict::Gate => {}
         }
     }
-    files.push((crate::boot::UNIT.to_owned(), FOR_GATE.to_owned()));
+    files.push((crate::boot::UNIT.to_owned(), for_gate));
     Ok(files)
 }
 

@@ -133,6 +133,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "plymouth-*",
     "procps*",
     "quota*",
+    "ramet-links",
     "resolvconf*",
     "rngd*",
     "selinux-*",

@@ -14,6 +14,7 @@
 
 pub(crate) mod doctor;
 pub(crate) mod generator;
+pub(crate) mod links;
 mod lists;
 pub(crate) mod show;
 mod unit_file;
@@ -168,7 +169,12 @@ struct Survey {
 
 impl Survey {
     fn of(root: &Root, scope: Scope) -> Result<Self, GateError> {
-        Ok(Self { config: Config::load(root)?, units: units::load(root, scope)? })
+        let mut survey = Self { config: Config::load(root)?, units: units::load(root, scope)? };
+        let before_gate = &mut survey.config.before_gate;
+        if !links::can_be_early(root, &survey.units, before_gate)? {
+            before_gate.retain(|unit| unit.as_str() != links::UNIT);
+        }
+        Ok(survey)
     }
 
     fn plan(&self) -> BTreeMap<&str, Verdict> {

@@ -43,6 +43,8 @@ pub(super) struct Unit {
     pub(super) early: bool,
     /// A socket that is reached from outside.
     pub(super) network: bool,
+    /// A service that reads its settings again on SIGHUP: `Type=notify-reload`.
+    pub(super) reloads: bool,
     pub(super) before: BTreeSet<String>,
     pub(super) after: BTreeSet<String>,
     /// Its own drop-in about the gate, if it has one: where, and whether that holds it.
@@ -61,6 +63,7 @@ impl Unit {
                 ("Unit", "DefaultDependencies") => {
                     self.early = boolean(&setting.value).map_or(self.early, |default| !default);
                 }
+                ("Service", "Type") => self.reloads = setting.value == "notify-reload",
                 ("Unit", "Before") => self.before.extend(words(&setting)),
                 ("Unit", "After") => self.after.extend(words(&setting)),
                 _ => {}

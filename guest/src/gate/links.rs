@@ -1,0 +1,94 @@
+//! systemd-networkd before the gate.
+//!
+//! Starting it is a good part of what a child would wait for, and it learns nothing of an identity as long as it manages no
+//! link. So it starts in the template, after `ramet-links.service` has told it to leave every link alone. The agent takes
+//! that back as it opens the gate, and has networkd read its settings again.
+
+use super::{Verdict, ordered_before, plan, unit_file::UnitName, units::Unit};
+use crate::root::{FileError, Root};
+use std::collections::BTreeMap;
+
+pub(crate) const UNIT: &str = "systemd-networkd.service";
+
+/// The setting that leaves every link alone. Of all that match a link the first counts (systemd.network(5)).
+pub(crate) const HOLD: &str = "run/systemd/network/00-00-ramet-gate.network";
+
+/// networkd's drop-in for its start before the gate.
+pub(super) const DROP_IN: &str = include_str!("../../rootfs/usr/lib/ramet-agent/network-is-early.conf");
+
+/// What the gate's own drop-in says besides. Told to read its settings while it starts, networkd would end.
+pub(super) const FOR_GATE: &str = "\n[Unit]\nAfter=systemd-networkd.service\n";
+
+/// What a held unit must not be ordered before: the gate waits for networkd, which waits for this.
+const WAITED_FOR: [&str; 2] = [UNIT, "network-pre.target"];
+
+/// Where networkd's settings are.
+const SETTINGS: [&str; 4] = [
+    "etc/systemd/network",
+    "run/systemd/network",
+    "usr/local/lib/systemd/network",
+    "usr/lib/systemd/network",
+];
+
+/// Whether networkd, which the settings name, can start before the gate.
+pub(super) fn can_be_early(
+    root: &Root,
+    units: &BTreeMap<String, Unit>,
+    before_gate: &[UnitName],
+) -> Result<bool, FileError> {
+    // Older ones do not read their settings again on SIGHUP (systemd.service(5), Type=notify-reload).
+    if !units.get(UNIT).is_some_and(|unit| unit.reloads) {
+        return Ok(false);
+    }
+    let waited_for = WAITED_FOR.map(str::to_owned);
+    if !ordered_before(units, &plan(units, before_gate), &waited_for).is_empty() {
+        return Ok(false);
+    }
+    for directory in SETTINGS {
+        for name in root.names(directory)? {
+            // A device of its own comes up at once, perhaps with an address made of the machine-id (systemd.netdev(5)).
+            let is_device = name.ends_with(".netdev");
+            let counts_first = name.ends_with(".network") && Some(name.as_str()) < HOLD.rsplit('/').next();
+            if is_device || counts_first {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Whether `verdict` is that networkd starts before the gate, links left alone.
+pub(super) fn is_early(unit: &str, verdict: &Verdict) -> bool {
+    unit == UNIT && *verdict == Verdict::Named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Scope, Survey, tests::Image};
+    use super::*;
+
+    fn early(change: impl FnOnce(&Image)) -> bool {
+        let image = Image::new();
+        image.unit(UNIT, "DefaultDependencies=no\nAfter=network-pre.target\n[Service]\nType=notify-reload");
+        image.file("etc/systemd/network/80-dhcp.network", "");
+        change(&image);
+        let survey = Survey::of(&image.root, Scope::Installed).unwrap();
+        survey.plan().iter().any(|(unit, verdict)| is_early(unit, verdict))
+    }
+
+    #[test]
+    fn it_is_early_where_links_can_be_held() {
+        assert!(early(|_| {}));
+        assert!(early(
+            |image| image.unit("firewall.service", "DefaultDependencies=no\nBefore=network-pre.target")
+        ));
+        assert!(!early(|image| image.file("etc/ramet/agent.toml", "before_gate = []")), "not named");
+        assert!(!early(|image| image.unit(UNIT, "[Service]\nType=notify")), "of before systemd 253");
+        assert!(!early(|image| image.unit("firewall.service", "Before=network-pre.target")), "a cycle");
+        assert!(!early(|image| image.unit("cloud.service", &format!("Before={UNIT}"))), "a cycle");
+        assert!(!early(|image| image.file("etc/systemd/network/br0.netdev", "")));
+        assert!(!early(|image| image.file("usr/lib/systemd/network/00-00-first.network", "")));
+        let own = "etc/systemd/system/systemd-networkd.service.d/50-ramet-gate.conf";
+        assert!(!early(|image| image.link(own, "/dev/null")), "its own drop-in decides");
+    }
+}
