@@ -59,10 +59,20 @@ impl Network {
 
     /// The address that the DHCP server has given to each MAC address.
     pub fn leases(&self) -> Result<BTreeMap<String, String>> {
+        self.lease_field(2)
+    }
+
+    /// The client identifier (RFC 4361) that each MAC address has shown the DHCP server.
+    pub fn client_ids(&self) -> Result<BTreeMap<String, String>> {
+        self.lease_field(4)
+    }
+
+    /// A field of each line of dnsmasq's file, by the second, which is the MAC address.
+    fn lease_field(&self, field: usize) -> Result<BTreeMap<String, String>> {
         let text = fs::read_to_string(self.files.path().join("leases")).context("no DHCP leases yet")?;
         let fields = |line: &str| -> Option<(String, String)> {
-            let mut fields = line.split(' ').skip(1).map(str::to_owned);
-            Some((fields.next()?, fields.next()?))
+            let fields: Vec<_> = line.split(' ').collect();
+            Some(((*fields.get(1)?).to_owned(), (*fields.get(field)?).to_owned()))
         };
         Ok(text.lines().filter_map(fields).collect())
     }

@@ -74,10 +74,12 @@ fn agent_is_small(world: &World, child: &str) -> Result<()> {
 /// The children have addresses of their own by DHCP, reach each other, and sshd there shows the reported key.
 fn on_the_bridge(world: &World, forked: &[Value]) -> Result<()> {
     let mut addresses = Vec::new();
+    let mut client_ids = HashSet::new();
     for child in forked {
         let mac = string(child, "/identity/macs/0")?;
         let address =
             until(Duration::from_secs(60), || world.network.leases()?.remove(mac).context("no lease"))?;
+        client_ids.extend(world.network.client_ids()?.remove(mac).filter(|id| id.len() > 20));
         let shown = until(Duration::from_secs(30), || {
             let shown = world.json(&["show", string(child, "/name")?])?;
             ensure!(
@@ -93,6 +95,8 @@ fn on_the_bridge(world: &World, forked: &[Value]) -> Result<()> {
     }
     let distinct: HashSet<_> = addresses.iter().collect();
     ensure!(distinct.len() == addresses.len(), "{addresses:?}");
+    // Made of the machine-id, by a networkd that was started in the template.
+    ensure!(client_ids.len() == addresses.len(), "{client_ids:?}");
     world.ssh("web-1", &format!("ping -c 1 -W 10 {}", addresses[1]))?;
     world.ssh("web-2", &format!("ping -c 1 -W 10 {}", addresses[2]))?;
     let scanned = succeeded(Command::new("ssh-keyscan").args(["-t", "ed25519", "-T", "30", &addresses[0]]))?;
