@@ -42,7 +42,7 @@ const JOURNALD: &str = "/sys/fs/cgroup/system.slice/systemd-journald.service/cgr
 const NETWORKD: &str = "/sys/fs/cgroup/system.slice/systemd-networkd.service/cgroup.procs";
 
 /// How long Samba's net may take.
-const NET_LIMIT: Duration = Duration::from_secs(20);
+const NET_LIMIT: Duration = Duration::from_mins(1);
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 

@@ -59,9 +59,9 @@ impl Tool<'_> {
     /// nobody answers.
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(match self {
-            Self::Settings | Self::RequestJoin(_) => 20,
-            Self::Kinit { .. } => 10,
-            Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline => 15,
+            Self::Settings | Self::RequestJoin(_) => 60,
+            Self::Kinit { .. } => 20,
+            Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline => 30,
         })
     }
 
