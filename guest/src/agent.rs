@@ -278,7 +278,9 @@ impl<'a, S: System> Agent<'a, S> {
     /// Goes on with the account that is being tried, and answers once that is over. Says whether there is more to do at
     /// once.
     fn go_on<T: Stream>(&self, talk: &mut Talk<T>) -> Result<bool, ChannelError> {
-        let booted = matches!(self.state, GuestState::Ready { .. });
+        // A boot that never ends is none to wait for.
+        let booted =
+            matches!(self.state, GuestState::Ready { .. }) || self.opened.elapsed() > self.limits.boot;
         let answer = match talk.trial.as_mut().map(|trial| trial.step(self.root, self.system, booted)) {
             Some(Progress::Next) => return Ok(true),
             Some(Progress::Again) | None => return Ok(false),
@@ -430,6 +432,9 @@ impl<'a, S: System> Agent<'a, S> {
         let failed = |error: &dyn std::error::Error| {
             failure(Step::Open, Reason::System, &format!("cannot let the links go: {}", chain(error)))
         };
+        // Before the look: from here on nobody holds them again.
+        self.root.make_dir("run/ramet-agent", 0o755).map_err(|error| failed(&error))?;
+        self.root.replace(links::FREE, b"", 0o644).map_err(|error| failed(&error))?;
         if self.root.exists(links::HOLD).map_err(|error| failed(&error))? {
             self.root.remove(links::HOLD).map_err(|error| failed(&error))?;
             self.system.reload_network().map_err(|error| failed(&error))?;

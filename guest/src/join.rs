@@ -63,6 +63,9 @@ enum Check {
     Status,
 }
 
+/// How long kinit may take: while boot goes on, that its host can hear of the end of boot, and after.
+const KINIT_LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
+
 /// What comes next.
 #[derive(Debug)]
 pub(crate) enum Progress {
@@ -106,9 +109,6 @@ impl Trial {
         match client {
             Client::Samba => {
                 checks.push_back(Check::TestJoin);
-                if root.exists(WINBIND_IS_WANTED)? || root.exists(WINBIND_LISTENS)? {
-                    checks.push_back(Check::TestSecret);
-                }
             }
             Client::Sssd => {
                 let [sssctl, ifp] = SSSD_STATUS;
@@ -137,9 +137,11 @@ impl Trial {
         // last word: the account may not have come to it yet.
         let pinned = self.failed.is_multiple_of(2);
         let tool = match check {
-            Check::Kinit => {
-                Tool::Kinit { account: &self.account, config: pinned.then(|| root.outside(PINNED)) }
-            }
+            Check::Kinit => Tool::Kinit {
+                account: &self.account,
+                config: pinned.then(|| root.outside(PINNED)),
+                limit: if booted { KINIT_LIMITS.1 } else { KINIT_LIMITS.0 },
+            },
             Check::TestJoin => Tool::TestJoin,
             Check::TestSecret => Tool::TestSecret,
             Check::Status => Tool::Status(&self.account),
@@ -155,6 +157,12 @@ impl Trial {
                 let command = Text::new(&tool.to_string());
                 self.done.push(JoinCheck { command, printed: end_of(&said), after_ms });
                 self.checks.pop_front();
+                // Only now: a winbindd that anything else starts is not there before the end of boot.
+                let has_winbind =
+                    || Ok::<_, FileError>(root.exists(WINBIND_IS_WANTED)? || root.exists(WINBIND_LISTENS)?);
+                if check == Check::TestJoin && has_winbind().unwrap_or(true) {
+                    self.checks.push_front(Check::TestSecret);
+                }
                 self.failed = 0;
                 return Progress::Next;
             }

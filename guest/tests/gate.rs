@@ -30,7 +30,10 @@ const EARLY: &[(&str, &str)] = &[
     ("nftables.service", "Before=network-pre.target shutdown.target"),
 ];
 const EARLY_BUT_HELD: &[(&str, &str)] = &[
-    ("systemd-networkd.service", "Before=network.target multi-user.target"),
+    (
+        "systemd-networkd.service",
+        "After=network-pre.target\nBefore=network.target multi-user.target\n[Service]\nType=notify-reload",
+    ),
     ("systemd-networkd-wait-online.service", "Before=network-online.target"),
     ("networking.service", "After=local-fs.target\nBefore=network.target"),
     ("ifup@.service", ""),

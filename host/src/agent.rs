@@ -214,6 +214,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         Ok(*self.asked.insert(Instant::now()))
     }
 
+    /// Whether a member of a domain has said already that its account works: [`Agent::join`] does not wait then.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.tried.as_ref().is_some_and(|tried| tried.is_ok())
+    }
+
     /// Waits until a member of a domain has tried its account. Returns what it found, and how long ago its domain accepted
     /// the account, by what it says.
     pub async fn join(&mut self, wait: Duration) -> Result<(JoinEvidence, Duration), AgentError> {
@@ -277,10 +283,7 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<GuestMessage, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ramet_proto::{
-        InstanceId,
-        message::{Reason, Step},
-    };
+    use ramet_proto::{InstanceId, domain::JoinCheck, message::Reason};
     use tokio::io::{DuplexStream, duplex};
 
     fn hello(state: GuestState) -> Vec<u8> {
@@ -332,6 +335,53 @@ mod tests {
         let (host, _guest) = guest(hello(GuestState::Open { instance_id }), false).await;
         let mut agent = Agent::greet(host).await.unwrap();
         assert!(matches!(agent.prepare(Duration::from_secs(1)).await, Err(AgentError::NotHeld(_))));
+    }
+
+    #[tokio::test]
+    async fn a_member_may_have_joined_before_it_is_ready() {
+        let instance_id = InstanceId::random();
+        let open = GuestState::Open { instance_id };
+        let check = |after_ms| JoinCheck { command: Text::new("kinit"), printed: Text::new(""), after_ms };
+        let joined = |after_ms| {
+            frame::encode(&GuestMessage::Joined(Box::new(JoinEvidence { checks: vec![check(after_ms)] })))
+                .unwrap()
+        };
+        let refused = Failure {
+            step: Step::Join,
+            reason: Reason::Refused,
+            retryable: false,
+            detail: Text::new("Preauthentication failed"),
+        };
+        let failed = frame::encode(&GuestMessage::Failed(refused)).unwrap();
+        let ready = frame::encode(&GuestMessage::Ready).unwrap();
+        let soon = Duration::from_secs(1);
+        let talk = async |said: &[&[u8]]| {
+            let (host, guest) = guest([&[&hello(open)[..]], said].concat().concat(), false).await;
+            (Agent::greet(host).await.unwrap(), guest)
+        };
+
+        // What it says of its clock cannot be longer ago than it was asked.
+        for (said, after_ms) in [([&joined(0)[..], &ready], 0), ([&ready, &joined(u64::MAX)], u64::MAX)] {
+            let (mut agent, _guest) = talk(&said).await;
+            agent.ask_to_join().await.unwrap();
+            agent.ready(soon).await.unwrap();
+            assert_eq!(agent.has_joined(), after_ms == 0);
+            let (evidence, ago) = agent.join(soon).await.unwrap();
+            assert_eq!(evidence.checks[0].after_ms, after_ms);
+            assert!(ago < soon);
+        }
+        let (mut agent, _guest) = talk(&[&failed, &ready]).await;
+        agent.ask_to_join().await.unwrap();
+        agent.ready(soon).await.unwrap();
+        assert!(!agent.has_joined());
+        assert!(matches!(agent.join(soon).await, Err(AgentError::Failed(_))));
+
+        // Unasked, or twice, it is out of turn.
+        let (mut agent, _guest) = talk(&[&joined(0), &ready]).await;
+        assert!(matches!(agent.ready(soon).await, Err(AgentError::OutOfTurn { .. })));
+        let (mut agent, _guest) = talk(&[&joined(0), &joined(0), &ready]).await;
+        agent.ask_to_join().await.unwrap();
+        assert!(matches!(agent.ready(soon).await, Err(AgentError::OutOfTurn { .. })));
     }
 
     #[tokio::test]

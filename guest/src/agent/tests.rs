@@ -470,6 +470,9 @@ fn links_that_are_held_are_let_go_with_the_gate() {
     converse(&mut held, become_individual).0.unwrap();
     assert!(system.gate_open.get() && !hold.exists() && state.exists());
     assert_eq!(system.network_reloads.get(), 1);
+    let unit = include_str!("../../rootfs/usr/lib/systemd/system/ramet-links.service");
+    assert!(unit.contains(&format!("ConditionPathExists=!/{}\n", links::FREE)) && unit.contains(links::HOLD));
+    assert!(root.exists(links::FREE).unwrap(), "networkd may be started later for the first time");
 
     // A machine that boots again passes the gate by itself.
     std::fs::write(&hold, "").unwrap();

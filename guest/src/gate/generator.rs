@@ -81,6 +81,8 @@ fn files(root: &Root) -> Result<Vec<DropIn>, GateError> {
             named if links::is_early(unit, named) => {
                 files.push(((*unit).to_owned(), links::DROP_IN.to_owned()));
                 for_gate += links::FOR_GATE;
+                let (target, waits) = links::TARGET;
+                files.push((target.to_owned(), waits.to_owned()));
             }
             Verdict::Named => files.push(exempt(unit, "named in /etc/ramet/agent.toml")),
             Verdict::Early => files.push(exempt(unit, "early (DefaultDependencies=no)")),

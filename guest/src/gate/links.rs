@@ -13,11 +13,20 @@ pub(crate) const UNIT: &str = "systemd-networkd.service";
 /// The setting that leaves every link alone. Of all that match a link the first counts (systemd.network(5)).
 pub(crate) const HOLD: &str = "run/systemd/network/00-00-ramet-gate.network";
 
+/// Marks that links are not held any more in this boot: `ramet-links.service` heeds it.
+pub(crate) const FREE: &str = "run/ramet-agent/links-are-free";
+
 /// networkd's drop-in for its start before the gate.
 pub(super) const DROP_IN: &str = include_str!("../../rootfs/usr/lib/ramet-agent/network-is-early.conf");
 
 /// What the gate's own drop-in says besides. Told to read its settings while it starts, networkd would end.
 pub(super) const FOR_GATE: &str = "\n[Unit]\nAfter=systemd-networkd.service\n";
+
+/// What would else be reached in the template, and with it file systems of a network.
+pub(super) const TARGET: (&str, &str) = (
+    "network.target",
+    "# Waits for the gate, though networkd does not.\n[Unit]\nAfter=ramet-agent.service\n",
+);
 
 /// What a held unit must not be ordered before: the gate waits for networkd, which waits for this.
 const WAITED_FOR: [&str; 2] = [UNIT, "network-pre.target"];
@@ -29,6 +38,12 @@ const SETTINGS: [&str; 4] = [
     "usr/local/lib/systemd/network",
     "usr/lib/systemd/network",
 ];
+
+/// Where netplan's settings are: it makes settings of networkd out of them, devices among these, while generators run.
+const NETPLAN: [&str; 3] = ["etc/netplan", "run/netplan", "usr/lib/netplan"];
+
+/// Parameters of the kernel that `systemd-network-generator.service` makes devices of.
+const PARAMETERS: [&str; 4] = ["bond=", "bridge=", "team=", "vlan="];
 
 /// Whether networkd, which the settings name, can start before the gate.
 pub(super) fn can_be_early(
@@ -42,6 +57,16 @@ pub(super) fn can_be_early(
     }
     let waited_for = WAITED_FOR.map(str::to_owned);
     if !ordered_before(units, &plan(units, before_gate), &waited_for).is_empty() {
+        return Ok(false);
+    }
+    for directory in NETPLAN {
+        if !root.names(directory)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    let command_line = root.read_lossy("proc/cmdline")?.unwrap_or_default();
+    let makes_device = |word: &str| PARAMETERS.iter().any(|parameter| word.starts_with(parameter));
+    if command_line.split_ascii_whitespace().any(makes_device) {
         return Ok(false);
     }
     for directory in SETTINGS {
@@ -88,6 +113,9 @@ mod tests {
         assert!(!early(|image| image.unit("cloud.service", &format!("Before={UNIT}"))), "a cycle");
         assert!(!early(|image| image.file("etc/systemd/network/br0.netdev", "")));
         assert!(!early(|image| image.file("usr/lib/systemd/network/00-00-first.network", "")));
+        assert!(!early(|image| image.file("etc/netplan/50-bridge.yaml", "")), "netplan may make devices");
+        assert!(early(|image| image.file("proc/cmdline", "quiet rd.bridge=no")));
+        assert!(!early(|image| image.file("proc/cmdline", "quiet bridge=br0:ens3")));
         let own = "etc/systemd/system/systemd-networkd.service.d/50-ramet-gate.conf";
         assert!(!early(|image| image.link(own, "/dev/null")), "its own drop-in decides");
     }

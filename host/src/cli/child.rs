@@ -288,7 +288,7 @@ pub(crate) async fn remove(state: &StateDir, stores: &Stores, args: &RemoveArgs)
     };
     let removing =
         args.children.iter().map(async |name| (name.clone(), child::remove(state, stores, name).await));
-    let (removed, failed) = told_apart(futures::future::join_all(removing).await);
+    let (removed, mut status) = told_apart(futures::future::join_all(removing).await);
     let names: Vec<&Name> = removed.iter().map(|(name, _)| name).collect();
     if args.json {
         output::json(&names)?;
@@ -300,8 +300,17 @@ pub(crate) async fn remove(state: &StateDir, stores: &Stores, args: &RemoveArgs)
         let accounts: Vec<Sid> = records.filter_map(|record| Some(record.identity.domain?.sid)).collect();
         let store = stores.get(state).await?;
         for (hostname, retired) in retire::retire_all(store, &directory, &accounts).await? {
-            eprintln!("ramet: the account of {hostname}: {}", retired.word());
+            match retired {
+                Ok(retired) => eprintln!("ramet: the account of {hostname}: {}", retired.word()),
+                Err(error) => {
+                    let why = ramet::chain(&error);
+                    eprintln!(
+                        "ramet: the account of {hostname} stays in quarantine, for ramet domain retire: {why}"
+                    );
+                    status = ExitCode::FAILURE;
+                }
+            }
         }
     }
-    Ok(failed)
+    Ok(status)
 }

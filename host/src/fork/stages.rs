@@ -190,9 +190,6 @@ impl Seat<'_> {
             self.stores.get(self.state).await?.in_use(self.record.identity.instance_id).await?;
         }
         agent.open().await?;
-        if self.joins() {
-            agent.ask_to_join().await?;
-        }
         self.record.stage = Stage::Identified;
         Ok(self.record.write(&self.dir)?)
     }
@@ -205,7 +202,9 @@ impl Seat<'_> {
         }
         self.record.timings_ms.ready.get_or_insert(self.record.elapsed_ms());
         self.record.stage = Stage::Ready;
-        Ok(self.record.write(&self.dir)?)
+        self.record.write(&self.dir)?;
+        // It need not be asked again, should nobody wait for it now.
+        if agent.has_joined() { self.join(agent).await } else { Ok(()) }
     }
 
     /// Waits until the guest has tried its domain account, if it has one.
@@ -306,6 +305,7 @@ impl Seat<'_> {
         };
         let finished = async {
             let mut agent = identified?;
+            self.ask_to_join(&mut agent).await;
             self.ready(&mut agent).await?;
             self.join(&mut agent).await
         };
@@ -468,7 +468,15 @@ impl Seat<'_> {
     async fn dial_and_identify(&mut self) -> Result<Agent, ForkError> {
         let mut agent = self.dial(ANSWER, "resuming").await?;
         self.identify(&mut agent).await?;
+        self.ask_to_join(&mut agent).await;
         Ok(agent)
+    }
+
+    /// Asks for what [`Seat::join`] waits for. Should that fail, whoever waits next hears why.
+    async fn ask_to_join(&self, agent: &mut Agent) {
+        if self.joins() {
+            let _ = agent.ask_to_join().await;
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 use futures::{StreamExt as _, stream};
 use ramet_proto::{
     Hostname,
-    domain::{DomainAccount, NetbiosName},
+    domain::{DomainAccount, NetbiosName, Realm},
     identity::InvalidIdentity,
 };
 use std::{collections::HashSet, time::Duration};
@@ -73,6 +73,9 @@ pub enum ProvisionError {
         #[source]
         source: Box<ProvisionError>,
     },
+    /// The account is another domain's.
+    #[error("its account is not in {0}, which the settings describe")]
+    Elsewhere(Realm),
     /// The user did not want it any more.
     #[error("interrupted")]
     Interrupted,

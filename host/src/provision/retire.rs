@@ -47,22 +47,27 @@ pub fn waits(entry: &Entry, directory: &Directory) -> bool {
     entry.state == State::Quarantine && entry.account.as_ref().is_some_and(here)
 }
 
-/// Retires those of the accounts that wait for it, which children of theirs had that are gone. Says of each host name what
-/// became of its account.
+/// Retires those of the accounts that wait for it, which children had that are gone. Says of each host name what became of its
+/// account.
 pub async fn retire_all(
     store: &Store,
     directory: &Directory,
     accounts: &[Sid],
-) -> Result<Vec<(Hostname, Retired)>, ProvisionError> {
+) -> Result<Vec<(Hostname, Result<Retired, ProvisionError>)>, ProvisionError> {
+    store.keep_domain(directory.domain()).await?;
     let is_one = |entry: &Entry| {
         let made = entry.account.as_ref().and_then(|account| account.made.as_ref());
         made.is_some_and(|made| accounts.contains(&made.sid))
     };
     let mut entries = store.all_entries().await?;
-    entries.retain(|entry| waits(entry, directory) && is_one(entry));
+    entries.retain(|entry| entry.state == State::Quarantine && is_one(entry));
     let mut done = Vec::new();
     for entry in &entries {
-        let retired = retire(store, directory, entry, Fate::Reset).await?;
+        let retired = if waits(entry, directory) {
+            retire(store, directory, entry, Fate::Reset).await
+        } else {
+            Err(ProvisionError::Elsewhere(directory.domain().realm.clone()))
+        };
         done.push((entry.identity.hostname.clone(), retired));
     }
     Ok(done)

@@ -296,14 +296,15 @@ fn no_child_has_the_account_of_its_template() {
 #[test]
 fn how_programs_are_run() {
     let (account, blob) = (account(), Secret::new(JOIN.to_vec()));
+    let limit = std::time::Duration::from_secs(1);
     let config = Some(PathBuf::from("/run/ramet-agent/krb5.conf"));
-    let kinit = Tool::Kinit { account: &account, config };
+    let kinit = Tool::Kinit { account: &account, config, limit };
     assert_eq!(kinit.to_string(), "kinit -k -t /etc/krb5.keytab -c MEMORY: WEB-1$@AD.EXAMPLE.ORG");
     let command = kinit.command();
     let variables: Vec<_> = command.get_envs().map(|(name, value)| (name, value.unwrap())).collect();
     let files = "/run/ramet-agent/krb5.conf:/etc/krb5.conf";
     assert_eq!(variables, [("KRB5_CONFIG".as_ref(), files.as_ref()), ("LC_ALL".as_ref(), "C".as_ref())]);
-    assert_eq!(Tool::Kinit { account: &account, config: None }.command().get_envs().count(), 1);
+    assert_eq!(Tool::Kinit { account: &account, config: None, limit }.command().get_envs().count(), 1);
 
     let join = Tool::RequestJoin(&blob);
     let arguments: Vec<_> = join.command().get_args().map(|one| one.to_str().unwrap().to_owned()).collect();

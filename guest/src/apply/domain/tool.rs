@@ -16,6 +16,8 @@ pub(crate) enum Tool<'a> {
         account: &'a DomainAccount,
         /// krb5.conf(5) whose settings go before the system's.
         config: Option<PathBuf>,
+        /// How long it may take.
+        limit: Duration,
     },
     /// Log in to a domain controller with Samba's password (net(8), `ads testjoin`).
     TestJoin,
@@ -58,11 +60,11 @@ impl Tool<'_> {
     /// How long it may take. Those that ask the network are run again if they fail, and kinit is the first to notice that
     /// nobody answers.
     pub(crate) fn limit(&self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Settings | Self::RequestJoin(_) => 60,
-            Self::Kinit { .. } => 20,
-            Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline => 30,
-        })
+        match self {
+            Self::Kinit { limit, .. } => *limit,
+            Self::Settings | Self::RequestJoin(_) => Duration::from_mins(1),
+            Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline => Duration::from_secs(30),
+        }
     }
 
     fn argv(&self) -> (&'static str, Vec<String>) {
