@@ -138,16 +138,9 @@ fn a_fit_image_is_told_from_an_open_one() {
     );
 }
 
-/// What systemd itself makes of the shipped files and of the generator's: no unknown setting and no cycle, and that there
-/// would be one if what the gate waits for had not been let go.
-#[test]
-fn systemd_reads_it_the_same_way() {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("skipped: changing the root takes root");
-        return;
-    }
-    let image = Image::new();
-    // One of the directories that are searched when nothing is running.
+/// Runs the generator in the image, and returns the directory that it has written to: one of those that are searched when
+/// nothing is running.
+fn generate(image: &Image) -> PathBuf {
     let generated = image.path("run/systemd/system");
     fs::create_dir_all(&generated).unwrap();
     let generator = Command::new("chroot")
@@ -156,22 +149,46 @@ fn systemd_reads_it_the_same_way() {
         .output()
         .unwrap();
     assert!(generator.status.success(), "{generator:?}");
-    let verify = || {
-        let mut verify = Command::new("systemd-analyze");
-        verify.arg(format!("--root={}", image.0.path().display()));
-        // One that the gate waits for, and one that waits for the gate.
-        verify.args(["--man=no", "verify", "systemd-tmpfiles-setup.service", "ssh.service"]);
-        verify.output().map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let Ok(said) = verify() else {
-        eprintln!("skipped: there is no systemd-analyze here");
+    generated
+}
+
+/// What systemd has to say of the image; nothing if it is not installed here.
+fn verify(image: &Image) -> Option<String> {
+    let mut verify = Command::new("systemd-analyze");
+    verify.arg(format!("--root={}", image.0.path().display()));
+    // Two that the gate may wait for, and one that waits for the gate.
+    let units = ["systemd-tmpfiles-setup.service", "systemd-networkd.service", "ssh.service"];
+    verify.args(["--man=no", "verify"]).args(units);
+    verify.output().ok().map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// What systemd itself makes of the shipped files and of the generator's: no unknown setting and no cycle, and that there
+/// would be one if what the gate waits for had not been let go.
+#[test]
+fn systemd_reads_it_the_same_way() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: changing the root takes root");
         return;
-    };
-    let complaints: Vec<_> = said.lines().filter(|l| l.contains("ramet") || l.contains("cycle")).collect();
-    assert!(complaints.is_empty(), "{said}");
-    fs::remove_dir_all(generated.join("systemd-tmpfiles-setup.service.d")).unwrap();
-    let said = verify().unwrap();
-    assert!(said.contains("cycle"), "systemd does not read the drop-ins: {said}");
+    }
+    for networkd_is_early in [false, true] {
+        let image = Image::new();
+        if networkd_is_early {
+            // It is held, and networkd waits for it.
+            fs::remove_file(image.path(&format!("{UNITS}/cloud-init-local.service"))).unwrap();
+        }
+        let generated = generate(&image);
+        assert_eq!(generated.join("network.target.d").exists(), networkd_is_early);
+        let Some(said) = verify(&image) else {
+            eprintln!("skipped: there is no systemd-analyze here");
+            return;
+        };
+        let complaints: Vec<_> =
+            said.lines().filter(|l| l.contains("ramet") || l.contains("cycle")).collect();
+        assert!(complaints.is_empty(), "{said}");
+        fs::remove_dir_all(generated.join("systemd-tmpfiles-setup.service.d")).unwrap();
+        let said = verify(&image).unwrap();
+        assert!(said.contains("cycle"), "systemd does not read the drop-ins: {said}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub const TEMPLATE: &str = "debian";
 /// How long a guest may take to boot, on the slowest machine that is worth waiting for.
 pub const BOOT_LIMIT: &str = "1500s";
 
-/// How many times slower than usual this machine is; every deadline grows with it. An emulated CPU on a busy machine can be
+/// How many times slower than usual this machine is; what cases wait for may take as many times longer. An emulated CPU on a busy machine can be
 /// several times slower than on a quiet one.
 static SLOWNESS: OnceLock<u32> = OnceLock::new();
 
@@ -70,7 +70,7 @@ impl World {
         let times = begin.elapsed().as_secs() / USUAL.as_secs() + 1;
         let slowness = *SLOWNESS.get_or_init(|| u32::try_from(times).unwrap_or(u32::MAX).min(10));
         if slowness > 1 {
-            eprintln!("this machine is slow: every deadline is {slowness} times as long as usual");
+            eprintln!("this machine is slow: conditions are waited for {slowness} times as long as usual");
         }
         world.template_sums = world.sums()?;
         Ok(world)

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
@@ -77,18 +77,20 @@ pub(crate) fn bench(config: &Config, place: Option<Place>, json: Option<&Path>) 
     command.arg("leases").arg(server.url()).arg(&leases);
     let measured = command.status().with_context(|| format!("cannot run {command:?}"))?;
     drop(server);
+    anyhow::ensure!(leases.exists(), "{command:?}: {measured}, and nothing was measured");
     // The file is written at the site, so it comes back by standard output, and the table goes to standard error.
-    let script =
-        "ramet-bench vms /tmp/ramet-bench.json >&2; status=$?; cat /tmp/ramet-bench.json; exit $status";
+    let script = "rm -f /tmp/ramet-bench.json; ramet-bench vms /tmp/ramet-bench.json >&2; status=$?
+                  cat /tmp/ramet-bench.json; exit $status";
     let status = match json {
         None => job(config, place, guests, BENCH, &["vms".into()])?,
         Some(json) => {
             let command = ["sh", "-c", script].map(OsString::from);
             let output = File::create(&vms)?.into();
             let status = run_at_site(config, place, guests, &command, Some(output))?;
-            let reports = [leases, vms].map(|path| Ok(serde_json::from_reader(File::open(path)?)?));
-            let reports: Result<Vec<serde_json::Value>> = reports.into_iter().collect();
-            let text = serde_json::to_vec_pretty(&reports?)?;
+            // What there is: VMs that could not be measured are no reason to lose the rest.
+            let read = |path: &PathBuf| serde_json::from_reader(File::open(path).ok()?).ok();
+            let reports: Vec<serde_json::Value> = [leases, vms].iter().filter_map(read).collect();
+            let text = serde_json::to_vec_pretty(&reports)?;
             std::fs::write(json, text).with_context(|| format!("cannot write {}", json.display()))?;
             status
         }

@@ -1,5 +1,5 @@
 //! Static addresses, in the configuration of whatever network service the guest has enabled. It starts past the gate and
-//! finds them there.
+//! finds them there; a systemd-networkd that runs already reads its settings again then.
 //!
 //! NICs are matched by the address or the name they have now. Their permanent address (`PermanentMACAddress=`, and
 //! `mac-address=` of `NetworkManager`) stays the template's.
