@@ -213,6 +213,7 @@ mod tests {
             "ramet stop web-1 --json",
             "ramet start web-1 --json",
             "ramet rm web-1 web-2 --json",
+            "ramet rm web-1 --config domain.toml",
             "ramet ssh web-1 -i key -l root -- hostname -f",
             "ramet -v --state-dir /tmp/x ls",
             "ramet ls --state-dir /tmp/x -vv",
