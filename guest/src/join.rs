@@ -42,6 +42,9 @@ const WINBIND_LISTENS: &str = "run/samba/winbindd/pipe";
 const SSSD_STATUS: [&str; 2] =
     ["usr/sbin/sssctl", "usr/share/dbus-1/system-services/org.freedesktop.sssd.infopipe.service"];
 
+/// What sssctl(8) says if sssd does not run.
+const SSSD_IS_DOWN: &str = "SSSD needs to be running";
+
 /// What kinit(1) says if the domain does not accept the account: its password is another one, it is not there any more,
 /// it is disabled, or the clocks differ (MIT krb5, `krb5_err.et`).
 const REFUSALS: &[&str] = &[
@@ -177,7 +180,15 @@ impl Trial {
                 let detail = format!("{tool}: the program is not installed");
                 return Progress::Over(Err(failure(Step::Join, Reason::Missing, &detail)));
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                let said = error.to_string();
+                // It gives up where its processes take long to start, as they may while many machines boot, and systemd does
+                // not start it again.
+                if check == Check::Status && said.contains(SSSD_IS_DOWN) && self.failed.is_multiple_of(10) {
+                    let _ = system.run_tool(&Tool::StartSssd);
+                }
+                said
+            }
         };
         self.failed += 1;
         let refused = REFUSALS.iter().any(|words| said.contains(words));

@@ -78,6 +78,20 @@ fn a_member_through_sssd_is_online() {
 }
 
 #[test]
+fn sssd_that_gave_up_is_started_again() {
+    let (_dir, root, system, mut trial) = guest(Client::Sssd, LONG, &SSSD_STATUS);
+    assert!(matches!(trial.step(&root, &system, true), Progress::Next));
+    system.answer("sssctl", Err("SSSD needs to be running. Start SSSD now? (yes/no) [yes] "));
+    for _ in 0..11 {
+        assert!(matches!(trial.step(&root, &system, true), Progress::Again));
+    }
+    let told = "systemctl --no-block start sssd.service";
+    assert_eq!(system.ran.borrow().iter().filter(|line| *line == told).count(), 2, "not each time");
+    system.answer("sssctl", Ok("Online status: Online\n\n"));
+    over(&mut trial, &root, &system, 2).unwrap();
+}
+
+#[test]
 fn while_boot_goes_on_only_the_account_is_tried_and_no_time_runs_out() {
     let (_dir, root, system, mut trial) = guest(Client::Samba, Duration::ZERO, &[]);
     system.answer("kinit", Err("kinit: Cannot contact any KDC"));

@@ -27,6 +27,8 @@ pub(crate) enum Tool<'a> {
     Status(&'a DomainAccount),
     /// Have SSSD try again at once (sssd(8), "SIGUSR2"): by itself it would after a minute.
     GoOnline,
+    /// Start SSSD, and do not wait for it.
+    StartSssd,
 }
 
 impl Tool<'_> {
@@ -53,7 +55,8 @@ impl Tool<'_> {
             | Self::TestJoin
             | Self::TestSecret
             | Self::Status(_)
-            | Self::GoOnline => None,
+            | Self::GoOnline
+            | Self::StartSssd => None,
         }
     }
 
@@ -63,7 +66,9 @@ impl Tool<'_> {
         match self {
             Self::Kinit { limit, .. } => *limit,
             Self::Settings | Self::RequestJoin(_) => Duration::from_mins(1),
-            Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline => Duration::from_secs(30),
+            Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline | Self::StartSssd => {
+                Duration::from_secs(30)
+            }
         }
     }
 
@@ -90,6 +95,7 @@ impl Tool<'_> {
             Self::Status(account) => {
                 ("sssctl", words(&["domain-status", &account.realm.dns_domain(), "--online"]))
             }
+            Self::StartSssd => ("systemctl", words(&["--no-block", "start", "sssd.service"])),
             Self::GoOnline => {
                 ("systemctl", words(&["kill", "--kill-who=main", "--signal=USR2", "sssd.service"]))
             }
