@@ -269,7 +269,7 @@ fn every_guest_message() {
         (GuestMessage::Observed(Box::new(evidence())), 610, observed.as_str()),
         (GuestMessage::Observed(Box::new(sparse_evidence())), 332, SPARSE_EVIDENCE),
         (GuestMessage::Observed(Box::new(member)), 388, member_json.as_str()),
-        (GuestMessage::Joined(Box::new(joined)), 110, joined_json),
+        (GuestMessage::Joined(Box::new(joined)), 136, joined_json),
         (
             GuestMessage::Failed(failure),
             100,
