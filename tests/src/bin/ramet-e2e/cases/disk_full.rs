@@ -3,7 +3,7 @@
 use crate::Case;
 use anyhow::{Context as _, Result, ensure};
 use ramet::qemu::process::largest_file;
-use ramet_tests::{TEMPLATE, World, contains, succeeded};
+use ramet_tests::{BOOT_LIMIT, TEMPLATE, World, contains, succeeded};
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
@@ -75,7 +75,13 @@ fn a_create_leaves_nothing(world: &World) -> Result<()> {
         let state = tempfile::tempdir()?;
         let small = Small::mount(&size.to_string(), state.path())?;
         let mut create = Command::new("ramet");
-        create.arg("--state-dir").arg(state.path()).args(["template", "create", "full", "--timeout", "120s"]);
+        create.arg("--state-dir").arg(state.path()).args([
+            "template",
+            "create",
+            "full",
+            "--timeout",
+            BOOT_LIMIT,
+        ]);
         create.args(["--memory", "256M", "--disk"]).arg(&disk).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut create = create.spawn().context("ramet")?;
         let mut told = Vec::new();

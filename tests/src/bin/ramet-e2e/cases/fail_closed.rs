@@ -18,7 +18,7 @@ use ramet_proto::{
     Secret,
     message::{Identity, NicIdentity},
 };
-use ramet_tests::{NETS, TEMPLATE, World, contains, string, succeeded, until};
+use ramet_tests::{BOOT_LIMIT, NETS, TEMPLATE, World, contains, string, succeeded, until};
 use std::{process::Command, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -123,7 +123,8 @@ fn make_faulty(world: &World) -> Result<()> {
     convert.args(["convert", "-O", "qcow2"]).arg(world.child_file("seed", "disk.qcow2")).arg(&disk);
     succeeded(&mut convert)?;
     world.remove(&["seed"])?;
-    let mut create = world.ramet(["template", "create", FAULTY, "--memory", "512M", "--disk"]);
+    let mut create =
+        world.ramet(["template", "create", FAULTY, "--memory", "512M", "--timeout", BOOT_LIMIT, "--disk"]);
     succeeded(create.arg(&disk).args(NETS.iter().flat_map(|net| ["--net", net])))?;
     Ok(std::fs::remove_file(disk)?)
 }
