@@ -22,7 +22,7 @@ use crate::{
     join::{Progress, Trial},
     limits::Limits,
     record::Record,
-    root::Root,
+    root::{RUNTIME, Root},
     system::System,
 };
 use nix::poll::PollFlags;
@@ -433,7 +433,7 @@ impl<'a, S: System> Agent<'a, S> {
             failure(Step::Open, Reason::System, &format!("cannot let the links go: {}", chain(error)))
         };
         // Before the look: from here on nobody holds them again.
-        self.root.make_dir("run/ramet-agent", 0o755).map_err(|error| failed(&error))?;
+        self.root.make_dir(RUNTIME, 0o755).map_err(|error| failed(&error))?;
         self.root.replace(links::FREE, b"", 0o644).map_err(|error| failed(&error))?;
         if self.root.exists(links::HOLD).map_err(|error| failed(&error))? {
             self.root.remove(links::HOLD).map_err(|error| failed(&error))?;

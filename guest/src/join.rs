@@ -12,7 +12,7 @@ use crate::{
     },
     config::DomainClient,
     record::Record,
-    root::{FileError, Root},
+    root::{FileError, RUNTIME, Root},
     system::System,
 };
 use ramet_proto::{
@@ -26,8 +26,6 @@ use std::{
     io,
     time::{Duration, Instant},
 };
-
-const DIRECTORY: &str = "run/ramet-agent";
 
 /// krb5.conf(5) that pins the domain controller that knows the account.
 const PINNED: &str = "run/ramet-agent/krb5.conf";
@@ -106,7 +104,7 @@ impl Trial {
     }
 
     fn new(account: DomainAccount, client: Client, root: &Root, limit: Duration) -> Result<Self, FileError> {
-        root.make_dir(DIRECTORY, 0o755)?;
+        root.make_dir(RUNTIME, 0o755)?;
         root.replace(PINNED, krb5::pinned(&account).as_bytes(), 0o644)?;
         let mut checks = VecDeque::from([Check::Kinit]);
         match client {

@@ -18,6 +18,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The agent's own directory of this boot, below the root.
+pub(crate) const RUNTIME: &str = "run/ramet-agent";
+
 /// The most bytes read from one file. Nothing the agent reads comes near.
 const MAX_FILE: u64 = 1 << 20;
 

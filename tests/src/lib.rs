@@ -24,8 +24,8 @@ pub const TEMPLATE: &str = "debian";
 /// How long a guest may take to boot, on the slowest machine that is worth waiting for.
 pub const BOOT_LIMIT: &str = "1500s";
 
-/// How many times slower than usual this machine is; what cases wait for may take as many times longer. An emulated CPU on a busy machine can be
-/// several times slower than on a quiet one.
+/// How many times slower than usual this machine is; what cases wait for may take as many times longer. An emulated CPU on
+/// a busy machine can be several times slower than on a quiet one.
 static SLOWNESS: OnceLock<u32> = OnceLock::new();
 
 /// What a template takes to be made at most where nothing is slower than usual, the lab included.
@@ -115,11 +115,7 @@ impl World {
     pub fn ssh(&self, child: &str, command: &str) -> Result<String> {
         let key = self.images.join("id_ed25519");
         let ramet = self.ramet([OsStr::new("ssh"), OsStr::new(child), OsStr::new("-i"), key.as_os_str()]);
-        let mut limited = Command::new("timeout");
-        let limit = patient(Duration::from_secs(120)).as_secs().to_string();
-        limited.args(["--kill-after=5", &limit]).arg(ramet.get_program()).args(ramet.get_args());
-        limited.args(["--", command]).stdin(Stdio::null());
-        Ok(succeeded(&mut limited)?.trim().to_owned())
+        Ok(succeeded(limited(&ramet).args(["--", command]))?.trim().to_owned())
     }
 
     /// A file of a child.
@@ -207,6 +203,16 @@ impl Drop for World {
 fn taps() -> Result<Vec<OsString>> {
     let names = fs::read_dir("/sys/class/net")?.filter_map(Result::ok).map(|entry| entry.file_name());
     Ok(names.filter(|name| name.to_string_lossy().starts_with("rmt")).collect())
+}
+
+/// `command` for two minutes at most, if the machine is not slow; without its environment.
+#[must_use]
+pub fn limited(command: &Command) -> Command {
+    let mut limited = Command::new("timeout");
+    let limit = patient(Duration::from_secs(120)).as_secs().to_string();
+    limited.args(["--kill-after=5", &limit]).arg(command.get_program()).args(command.get_args());
+    limited.stdin(Stdio::null());
+    limited
 }
 
 /// Runs `command` and fails unless it succeeds; its stdout.

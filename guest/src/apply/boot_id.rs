@@ -3,16 +3,18 @@
 //! does no harm, so there is one way for both.
 
 use super::{ApplyError, random_uuid};
-use crate::{root::Root, system::System};
+use crate::{
+    root::{RUNTIME, Root},
+    system::System,
+};
 use ramet_proto::BootId;
 
 const KERNELS: &str = "proc/sys/kernel/random/boot_id";
-const DIRECTORY: &str = "run/ramet-agent";
 const OURS: &str = "run/ramet-agent/boot_id";
 
 pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
     let id = random_uuid(system)?;
-    root.make_dir(DIRECTORY, 0o755)?;
+    root.make_dir(RUNTIME, 0o755)?;
     root.replace(OURS, format!("{id}\n").as_bytes(), 0o444)?;
     system
         .cover(&root.outside(OURS), &root.outside(KERNELS))

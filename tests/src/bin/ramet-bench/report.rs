@@ -46,24 +46,14 @@ impl Report {
         median
     }
 
-    pub(crate) fn at_least(&mut self, what: &'static str, (dividend, divisor): (u64, u64), goal: f64) {
-        let ratio = quotient(dividend, divisor);
-        self.ratios.push(Ratio {
-            what,
-            value: ratio,
-            goal: format!("at least {goal}"),
-            reached: ratio >= goal,
-        });
+    pub(crate) fn at_least(&mut self, what: &'static str, measured: (u64, u64), goal: f64) {
+        let value = quotient(measured);
+        self.ratios.push(Ratio { what, value, goal: format!("at least {goal}"), reached: value >= goal });
     }
 
-    pub(crate) fn at_most(&mut self, what: &'static str, (dividend, divisor): (u64, u64), goal: f64) {
-        let ratio = quotient(dividend, divisor);
-        self.ratios.push(Ratio {
-            what,
-            value: ratio,
-            goal: format!("at most {goal}"),
-            reached: ratio <= goal,
-        });
+    pub(crate) fn at_most(&mut self, what: &'static str, measured: (u64, u64), goal: f64) {
+        let value = quotient(measured);
+        self.ratios.push(Ratio { what, value, goal: format!("at most {goal}"), reached: value <= goal });
     }
 
     /// Prints the report as Markdown, and as JSON into a file if one is named. Fails if a goal was missed.
@@ -87,7 +77,7 @@ impl Report {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds and MiB are far below 2^52")]
-fn quotient(dividend: u64, divisor: u64) -> f64 {
+fn quotient((dividend, divisor): (u64, u64)) -> f64 {
     (dividend as f64 / divisor.max(1) as f64 * 100.0).round() / 100.0
 }
 

@@ -2,7 +2,9 @@
 
 use crate::Case;
 use anyhow::{Context as _, Result, ensure};
-use ramet_tests::{BOOT_LIMIT, Background, Domain, TEMPLATE, World, contains, string, succeeded, until};
+use ramet_tests::{
+    BOOT_LIMIT, Background, Domain, TEMPLATE, World, contains, limited, string, succeeded, until,
+};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -111,7 +113,7 @@ fn users_log_in(world: &World, domain: &Domain<'_>, child: &str) -> Result<()> {
     let askpass = files.path().join("askpass");
     fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", domain.password_file("alice").display()))?;
     fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700))?;
-    let mut ssh = world.ramet(["ssh", child, "-l", "alice", "--", "id -un; pwd; klist"]);
+    let mut ssh = limited(&world.ramet(["ssh", child, "-l", "alice", "--", "id -un; klist"]));
     let said = succeeded(ssh.env("SSH_ASKPASS", &askpass).env("SSH_ASKPASS_REQUIRE", "force"))?;
     ensure!(said.lines().next() == Some("alice"), "{said}");
     contains(&said, "krbtgt/AD.RAMET.TEST@AD.RAMET.TEST")
