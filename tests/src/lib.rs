@@ -31,9 +31,14 @@ static SLOWNESS: OnceLock<u32> = OnceLock::new();
 /// What a template takes to be made at most where nothing is slower than usual, the lab included.
 const USUAL: Duration = Duration::from_secs(100);
 
+/// How many times longer than usual to wait.
+pub fn slowness() -> u32 {
+    SLOWNESS.get().copied().unwrap_or(1)
+}
+
 /// A deadline for this machine.
 fn patient(deadline: Duration) -> Duration {
-    deadline * SLOWNESS.get().copied().unwrap_or(1)
+    deadline * slowness()
 }
 
 /// Everything that the cases share.

@@ -130,11 +130,15 @@ pub(crate) fn list(state: &StateDir, args: &ListArgs) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// How long `show` waits for a child to tell its addresses.
+const SOON: Duration = Duration::from_secs(5);
+
 pub(crate) async fn show(state: &StateDir, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let found = Child::find(state, &args.child)?;
     let memory = found.pid.and_then(Memory::of);
     let console = child::console_tail(&found.dir, 5);
-    let addresses = addresses(&found).await;
+    // What is shown without them is still true.
+    let addresses = addresses(&found, SOON).await.unwrap_or_default();
     let joined = found.record.joined.clone();
     let view = ShowView { child: found.into(), joined, memory, addresses, console };
     if args.json {
@@ -183,18 +187,15 @@ pub(crate) async fn show(state: &StateDir, args: &ShowArgs) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// The addresses that the guest says it has; none if it does not answer soon.
-pub(crate) async fn addresses(child: &Child) -> Vec<IpAddr> {
-    const SOON: Duration = Duration::from_secs(5);
+/// The addresses that the guest says it has; none from a child that is not past its gate. `within` is for reaching its
+/// agent, and again for its answer: it reads everything back from its system, which may be busy.
+pub(crate) async fn addresses(child: &Child, within: Duration) -> Result<Vec<IpAddr>, AgentError> {
     if child.pid.is_none() || !matches!(child.state, State::Ready | State::Identified) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let asked = async {
-        let mut agent: Agent = Agent::dial(child.record.cid, SOON, || Ok::<_, AgentError>(())).await?;
-        agent.observe(SOON).await
-    };
-    let evidence = asked.await.ok();
-    evidence.into_iter().flat_map(|evidence| evidence.nics).flat_map(|nic| nic.addresses).collect()
+    let mut agent: Agent = Agent::dial(child.record.cid, within, || Ok::<_, AgentError>(())).await?;
+    let evidence = agent.observe(within).await?;
+    Ok(evidence.nics.into_iter().flat_map(|nic| nic.addresses).collect())
 }
 
 pub(crate) async fn stop(state: &StateDir, args: &StopArgs) -> anyhow::Result<ExitCode> {

@@ -47,6 +47,8 @@ const PORT: u16 = 22;
 
 /// How long one way to sshd may take to be found.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long the child may take to tell its addresses, well within ssh's own `ConnectTimeout`.
+const TELL: Duration = Duration::from_secs(30);
 
 /// Becomes ssh(1).
 pub(crate) fn run(state: &StateDir, args: &Args) -> anyhow::Result<ExitCode> {
@@ -82,7 +84,7 @@ pub(crate) fn run(state: &StateDir, args: &Args) -> anyhow::Result<ExitCode> {
         ssh.arg("-o").arg(fixed);
     }
     // A guest that is reset leaves the connection open at this end, and nobody would ever say so.
-    for limit in ["ConnectTimeout=60", "ServerAliveInterval=10", "ServerAliveCountMax=3"] {
+    for limit in ["ConnectTimeout=90", "ServerAliveInterval=10", "ServerAliveCountMax=3"] {
         ssh.arg("-o").arg(limit);
     }
     ssh.arg("-o").arg(format!("HostKeyAlias={}", args.child));
@@ -118,13 +120,19 @@ pub(crate) async fn proxy(state: &StateDir, args: &ProxyArgs) -> anyhow::Result<
         carry(stream).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    for address in addresses(&child).await {
+    let told = addresses(&child, TELL).await.with_context(|| {
+        format!("no sshd answers in {} on vsock {cid}:{PORT}, and it tells no address", args.child)
+    })?;
+    for &address in &told {
         if let Ok(Ok(stream)) = timeout(CONNECT, TcpStream::connect((address, PORT))).await {
             carry(stream).await?;
             return Ok(ExitCode::SUCCESS);
         }
     }
-    bail!("no sshd answers in {} on vsock {cid}:{PORT} nor on an address that it has told", args.child)
+    bail!(
+        "no sshd answers in {} on vsock {cid}:{PORT} nor on port {PORT} of what it has told: {told:?}",
+        args.child
+    )
 }
 
 async fn carry(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<()> {

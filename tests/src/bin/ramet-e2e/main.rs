@@ -13,7 +13,7 @@ use ramet_tests::{NETS, World};
 use std::{
     process::ExitCode,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// A case: what it shows, and how.
@@ -34,7 +34,9 @@ fn main() -> ExitCode {
                     return Ok(Completion::ignored_with("no time is left (RAMET_TEST_DEADLINE)"));
                 }
                 let world = world.as_ref().ok_or("no world to run in")?;
+                let begin = Instant::now();
                 let result = case(world);
+                eprint!("{} s ", begin.elapsed().as_secs());
                 // What a failed case leaves must not fail the next.
                 let cleared = world.clear();
                 result.and(cleared).map_err(|error| Failed::from(format!("{error:#}")))?;

@@ -18,7 +18,7 @@ use ramet_proto::{
     Secret,
     message::{Identity, NicIdentity},
 };
-use ramet_tests::{BOOT_LIMIT, NETS, TEMPLATE, World, contains, string, succeeded, until};
+use ramet_tests::{BOOT_LIMIT, NETS, TEMPLATE, World, contains, slowness, string, succeeded, until};
 use std::{process::Command, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,8 @@ pub(crate) const CASES: &[Case] = &[("fail_closed::whatever_goes_wrong", whateve
 /// The template whose children go wrong.
 const FAULTY: &str = "faulty";
 
-/// Makes the guest what children of [`FAULTY`] are forked from: a failing site applier, short deadlines, a shell for
-/// debugging, and a clock that was wrong when the parent was suspended. The record of who the guest was stays on the
+/// Makes the guest what children of [`FAULTY`] are forked from, but for its deadlines: a failing site applier, a shell for
+/// debugging, a clock that was wrong when the parent was suspended, and secrets. The record of who the guest was stays on the
 /// disk: what boots from a copy of it has other network interfaces, so it must be held, or there would be no template.
 const SPOIL: &str = r#"set -e
 mkdir -p /etc/ramet/appliers.d
@@ -57,8 +57,10 @@ ExecStart=/bin/date --set=2001-01-01
 WantedBy=sysinit.target
 END
 systemctl --quiet enable old-clock.service
+head -c 16 /dev/urandom > /var/lib/systemd/credential.secret
+printf '\005\002' > /etc/krb5.keytab
+echo 'net.ipv6.conf.default.stable_secret = fd00::1' > /etc/sysctl.d/secret.conf
 sed -i 's/ quiet / quiet systemd.debug_shell /' /boot/grub/grub.cfg
-printf 'identify_timeout_seconds = 10\nsite_applier_timeout_seconds = 5\n' >> /etc/ramet/agent.toml
 "#;
 
 fn whatever_goes_wrong(world: &World) -> Result<()> {
@@ -97,6 +99,7 @@ fn whatever_goes_wrong(world: &World) -> Result<()> {
     let before = here()?.as_secs();
     let clock: u64 = world.ssh("well", "date +%s")?.parse()?;
     ensure!((before.saturating_sub(1)..=here()?.as_secs() + 1).contains(&clock), "its clock says {clock}");
+    secrets_are_not_the_templates(world, "well")?;
     // Somebody left a root shell on tty9 of the image's. It is there, but not before the gate was open.
     let started = "for unit in ramet-agent debug-shell; do \
                    systemctl show --value --property=ActiveEnterTimestampMonotonic $unit; done";
@@ -114,10 +117,25 @@ fn whatever_goes_wrong(world: &World) -> Result<()> {
     world.nothing_left()
 }
 
+/// What [`SPOIL`] has left in the image that no two machines may share.
+fn secrets_are_not_the_templates(world: &World, child: &str) -> Result<()> {
+    let left = "ls /var/lib/systemd/credential.secret /etc/krb5.keytab 2> /dev/null; \
+                cat /proc/sys/net/ipv6/conf/default/stable_secret";
+    let left = world.ssh(child, left)?;
+    let is_secret = left
+        .parse::<std::net::Ipv6Addr>()
+        .is_ok_and(|secret| !left.starts_with("fd00:") && !secret.is_unspecified());
+    ensure!(is_secret, "an image's secrets in {child}, or none: {left}");
+    Ok(())
+}
+
 fn make_faulty(world: &World) -> Result<()> {
     world.ok(["fork", TEMPLATE, "--name", "seed"])?;
-    world.ssh("seed", SPOIL)?;
-    world.ok(["stop", "seed", "--timeout", "60s"])?;
+    let (identify, site) = (10 * slowness(), 5 * slowness());
+    let deadlines =
+        format!("identify_timeout_seconds = {identify}\\nsite_applier_timeout_seconds = {site}\\n");
+    world.ssh("seed", &format!("{SPOIL}printf '{deadlines}' >> /etc/ramet/agent.toml"))?;
+    world.ok(["stop", "seed", "--timeout", "120s"])?;
     let disk = world.state_dir().join("faulty.qcow2");
     let mut convert = Command::new("qemu-img");
     convert.args(["convert", "-O", "qcow2"]).arg(world.child_file("seed", "disk.qcow2")).arg(&disk);
@@ -158,7 +176,7 @@ fn hosts_that_fail(world: &World) -> Result<()> {
                     nics: nics.map(|(parent, mac)| NicIdentity { parent, mac: *mac, ip: None }).collect(),
                     ..told(&identity)
                 };
-                let answer = agent.identify(told, Duration::from_secs(30)).await;
+                let answer = agent.identify(told, Duration::from_secs(30) * slowness()).await;
                 ensure!(answer.is_ok() == (fault == "hung-up"), "{answer:?}");
             }
             until(Duration::from_secs(40), || {

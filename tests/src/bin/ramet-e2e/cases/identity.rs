@@ -17,7 +17,8 @@ pub(crate) const CASES: &[Case] = &[
 /// What a child says of itself when it is asked over SSH.
 fn asked(world: &World, child: &str) -> Result<Vec<String>> {
     let questions = "uname -n; cat /etc/hostname; cat /etc/machine-id; cat /sys/class/net/e*/address; \
-                     head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '; cat /etc/ssh/ssh_host_ed25519_key.pub; date +%s";
+                     head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '; sha256sum < /var/lib/systemd/random-seed; \
+                     cat /etc/ssh/ssh_host_ed25519_key.pub; date +%s";
     Ok(world.ssh(child, questions)?.lines().map(str::to_owned).collect())
 }
 
@@ -32,7 +33,7 @@ fn three_children_are_individuals(world: &World) -> Result<()> {
             ensure!(child["timings_ms"][stop_line].is_u64(), "{stop_line}: {child}");
         }
         let answer = asked(world, name)?;
-        let [uname, hostname, machine_id, mac, user_mac, random, key, clock] = &answer[..] else {
+        let [uname, hostname, machine_id, mac, user_mac, random, seed, key, clock] = &answer[..] else {
             anyhow::bail!("{answer:?}");
         };
         ensure!(uname == name && hostname == name, "{uname} {hostname}");
@@ -43,7 +44,7 @@ fn three_children_are_individuals(world: &World) -> Result<()> {
         let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
         let off = here.abs_diff(clock.parse()?);
         ensure!(off <= 5, "its clock is {off} s off");
-        answers.push([uname, machine_id, mac, user_mac, random, key].map(Clone::clone));
+        answers.push([uname, machine_id, mac, user_mac, random, seed, key].map(Clone::clone));
     }
     for item in 0..answers[0].len() {
         let distinct: HashSet<_> = answers.iter().map(|answer| &answer[item]).collect();
