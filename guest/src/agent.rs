@@ -212,8 +212,10 @@ impl<'a, S: System> Agent<'a, S> {
                 Ok(None) => {}
             }
             if talk.trial.is_some() {
+                let went_on = self.go_on(talk);
+                // Only now: a command may take longer than a host may be silent.
                 heard = Instant::now();
-                match self.go_on(talk) {
+                match went_on {
                     Ok(true) => continue,
                     Ok(false) => {}
                     Err(error) => return error.into(),

@@ -254,6 +254,25 @@ fn a_domain_that_does_not_answer_keeps_nothing_else_from_being_said() {
 }
 
 #[test]
+fn a_program_may_take_longer_than_a_host_may_be_silent() {
+    let (_dir, root, system) = guest_with_sssd(Err("kinit: Cannot contact any KDC"));
+    system.takes.set(LIMITS.idle * 2);
+    let mut agent = agent(&root, &system);
+    agent.limits.join = LIMITS.idle * 3;
+    let cgroups = system.cgroups.path().to_owned();
+    let (result, answer) = converse(&mut agent, move |host| {
+        host.hello();
+        assert!(matches!(host.ask(&identify(&member())), GuestMessage::Applied(_)));
+        complete(&cgroups);
+        assert_eq!(host.ask(&HostMessage::Open), GuestMessage::Ready);
+        host.ask(&HostMessage::Join)
+    });
+    result.unwrap();
+    let GuestMessage::Failed(failure) = answer else { panic!("{answer:?}") };
+    assert_eq!((failure.step, failure.reason), (Step::Join, Reason::Timeout));
+}
+
+#[test]
 fn who_is_no_member_has_no_account_to_try() {
     let (_dir, root, system) = guest_with_sssd(Ok(""));
     let mut agent = agent(&root, &system);

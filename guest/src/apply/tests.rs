@@ -16,6 +16,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -38,6 +39,8 @@ pub(crate) struct Fake {
     pub(crate) fed: RefCell<Vec<u8>>,
     /// What programs answer whose command lines begin so; the last that fits counts, others succeed and print nothing.
     pub(crate) answers: RefCell<Vec<(&'static str, Result<String, String>)>>,
+    /// How long each of them takes.
+    pub(crate) takes: Cell<Duration>,
     pub(crate) cgroups: TempDir,
     pub(crate) console: RefCell<String>,
     /// How often something random was drawn.
@@ -71,6 +74,7 @@ impl Fake {
             ran: RefCell::default(),
             fed: RefCell::default(),
             answers: RefCell::default(),
+            takes: Cell::default(),
             cgroups: tempfile::tempdir().unwrap(),
             console: RefCell::default(),
             drawn: Cell::new(0),
@@ -178,6 +182,7 @@ impl System for Fake {
     }
 
     fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String> {
+        std::thread::sleep(self.takes.get());
         let line = tool.to_string();
         self.fed.borrow_mut().extend(tool.input().unwrap_or_default());
         let answers = self.answers.borrow();

@@ -277,7 +277,7 @@ impl Seat<'_> {
     /// A guest that powers itself off hangs up, and says why on its console.
     async fn or_ended(&self, error: AgentError, during: &'static str) -> ForkError {
         let hung_up = matches!(error, AgentError::Io(_));
-        if hung_up && self.ends_within(Duration::from_secs(10)).await {
+        if hung_up && self.ends_within(Duration::from_secs(30)).await {
             return ForkError::Ended { during, console: child::console_tail(&self.dir, 8) };
         }
         error.into()
