@@ -14,8 +14,19 @@ use std::{
     time::Duration,
 };
 
-/// Programs that units start by way of others, or that the agent starts itself.
+/// Programs that units start by way of others, or that the agent starts itself. What is not installed is left out.
 const MORE: &[&str] = &[
+    "/usr/bin/net",
+    "/usr/bin/testparm",
+    "/usr/bin/kinit",
+    "/usr/bin/wbinfo",
+    "/usr/sbin/sssctl",
+    "/usr/libexec/sssd/sssd_be",
+    "/usr/libexec/sssd/sssd_nss",
+    "/usr/libexec/sssd/sssd_pam",
+    "/usr/libexec/sssd/sssd_ifp",
+    // A plugin of sssd_be's, and the libraries that come with it.
+    SSSD_AD,
     "/usr/bin/ssh-keygen",
     "/usr/bin/systemctl",
     "/usr/bin/login",
@@ -26,6 +37,11 @@ const MORE: &[&str] = &[
     "/usr/libexec/openssh/sshd-session",
     "/usr/libexec/openssh/sshd-auth",
 ];
+
+#[cfg(target_arch = "x86_64")]
+const SSSD_AD: &str = "/usr/lib/x86_64-linux-gnu/sssd/libsss_ad.so";
+#[cfg(not(target_arch = "x86_64"))]
+const SSSD_AD: &str = "/usr/lib/aarch64-linux-gnu/sssd/libsss_ad.so";
 
 /// Directories whose files a login reads: PAM's configuration, and accounts. Files directly in them only.
 const DIRECTORIES: &[&str] = &["/etc/pam.d", "/etc/ssh", "/etc/systemd/network", "/usr/lib/systemd/network"];

@@ -44,7 +44,7 @@ const LOAD: Duration = Duration::from_secs(60);
 /// How long a resumed guest's agent may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a guest may take to apply its identity.
-const APPLY: Duration = Duration::from_mins(3);
+const APPLY: Duration = Duration::from_mins(5);
 /// How long a guest may take from its open gate to the end of its boot.
 const BOOT: Duration = Duration::from_secs(600);
 /// How long a guest may take to get a network and have its domain accept it. The agent itself gives up earlier.
