@@ -411,12 +411,12 @@ impl<'a, S: System> Agent<'a, S> {
         let failed = |error| failure(Step::Record, Reason::System, &chain(&error));
         let record = Record::of(identity);
         record.write(self.root).map_err(failed)?;
-        self.pass(record.instance_id)?;
-        // Not on a reboot: journald reads both ids when it starts.
+        // Before anything starts that it would hear. Not on a reboot: journald reads both ids when it starts.
         let restarted = self.system.restart_journal();
         restarted.map_err(|error| {
             failure(Step::Open, Reason::System, &format!("cannot restart journald: {error}"))
         })?;
+        self.pass(record.instance_id)?;
         Record::commit(self.root).map_err(failed)
     }
 
