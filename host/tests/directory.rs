@@ -519,7 +519,9 @@ async fn an_account_that_cannot_be_retired_waits() {
     let reader_password = dc.reader_password_file.to_str().unwrap();
     let reader = dc.config(&[&dc.url], &[("user", &dc.reader), ("password_file", reader_password)]);
     let reader = connect(&reader).await.unwrap();
-    for (hostname, retired) in retire_all(&store, &reader, &sids).await.unwrap() {
+    let refused = retire_all(&store, &reader, &sids).await.unwrap();
+    assert_eq!(refused.len(), 2);
+    for (hostname, retired) in refused {
         let error = retired.unwrap_err();
         assert!(ramet::chain(&error).contains(&dc.reader), "{hostname}: {error}");
     }
