@@ -320,6 +320,11 @@ impl<'a, S: System> Agent<'a, S> {
     fn prepare(&mut self) -> Result<(), Failure> {
         let again =
             |reason, detail: &str| Failure { retryable: true, ..failure(Step::Prepare, reason, detail) };
+        // Before a template is made of a machine whose children would never be seen to be ready.
+        let boot = self.system.watch_boot().map_err(|error| {
+            failure(Step::Prepare, Reason::System, &format!("the end of boot cannot be watched for: {error}"))
+        })?;
+        self.boot = Some(boot);
         let jobs = self.settle().map_err(|failure| Failure { retryable: true, ..failure })?;
         self.system.warm(&boot::waiting(&jobs));
         self.system.trim();

@@ -15,6 +15,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
         signal::{Signal, kill},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
         time::TimeSpec,
     },
     time::{ClockId, clock_gettime, clock_settime},
@@ -174,6 +175,13 @@ impl System for Linux {
     }
 
     fn watch_boot(&self) -> io::Result<BootWatch> {
+        // With version 1 or both, systemd's slices are somewhere below.
+        let mounted = statfs(boot::CGROUPS).map_err(io::Error::from)?.filesystem_type();
+        if mounted != CGROUP2_SUPER_MAGIC {
+            return Err(io::Error::other(
+                "/sys/fs/cgroup has no control groups of version 2 alone (systemd.unified_cgroup_hierarchy)",
+            ));
+        }
         BootWatch::on(Path::new(boot::CGROUPS))
     }
 

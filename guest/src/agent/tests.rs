@@ -436,6 +436,21 @@ fn a_step_that_fails_is_told_and_is_the_end() {
 }
 
 #[test]
+fn no_template_of_a_guest_whose_boot_cannot_be_watched() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    system.broken.set("watch_boot");
+    let (result, answer) = converse(&mut agent(&root, &system), |host| {
+        host.hello();
+        host.ask(&HostMessage::Prepare)
+    });
+    result.unwrap();
+    let GuestMessage::Failed(failure) = answer else { panic!("{answer:?}") };
+    assert_eq!((failure.step, failure.retryable), (Step::Prepare, false));
+    assert!(failure.to_string().contains("the end of boot cannot be watched for"), "{failure}");
+}
+
+#[test]
 fn a_record_or_a_gate_that_cannot_be_had_is_the_end() {
     for (broken, step) in [("open_gate", Step::Open), ("var", Step::Record)] {
         let (dir, root) = template();

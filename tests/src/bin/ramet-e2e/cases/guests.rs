@@ -2,11 +2,11 @@
 //!
 //! A template costs a cold boot, so there is one for each guest, and two children that everything is asked of.
 
-use crate::Case;
+use crate::{Case, cases::identity};
 use anyhow::{Context as _, Result, bail, ensure};
 use ramet_tests::{World, contains, string, succeeded, until};
 use serde_json::Value;
-use std::{ffi::OsString, process::Command, time::Duration};
+use std::{ffi::OsString, fs, process::Command, time::Duration};
 
 pub(crate) const CASES: &[Case] = &[
     ("guests::debian_12_with_networkmanager", debian_12_with_networkmanager),
@@ -58,12 +58,13 @@ for unit in $UNITS ssh; do
 done; echo
 ";
 
-/// Makes a template of a guest and two children, and fails unless they are two. `units` are those that the gate holds
+/// Makes a template of a guest and two children, and fails unless they are two, and one more with a static address. `units` are those that the gate holds
 /// there; what the children answer to `questions` is returned, beside the identities they were given.
 fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Answer>> {
     world.create_template(guest, guest, "512M", &["bridge=ramete2e0"])?;
     let questions = format!("UNITS='{}'\n{QUESTIONS}{questions}", units.join(" "));
-    let answers = two_children(world, guest, &questions);
+    let answers = two_children(world, guest, &questions)
+        .and_then(|answers| with_a_static_address(world, guest).map(|()| answers));
     // Other cases count templates.
     world.clear()?;
     world.ok(["template", "rm", guest])?;
@@ -111,6 +112,23 @@ fn two_children(world: &World, guest: &str, questions: &str) -> Result<Vec<Answe
     let frames = world.network.frames(&format!("ether host {parent}"))?;
     ensure!(frames == 0, "{frames} frames with the parent's address {parent}");
     Ok(own)
+}
+
+/// The image has its network by DHCP.
+fn with_a_static_address(world: &World, guest: &str) -> Result<()> {
+    let files = tempfile::tempdir()?;
+    let file = files.path().join("identity.toml");
+    fs::write(&file, identity::STATIC_IP)?;
+    let name = format!("{guest}-static");
+    let forked =
+        world.json(&["fork", guest, "--name", &name, "--identity", file.to_str().context("a path")?])?;
+    let said = until(Duration::from_secs(60), || {
+        on_the_bridge(world, &name, identity::STATIC_ADDRESS, identity::WHAT_OF_IP)
+    })?;
+    identity::is_static(&said)?;
+    let leases = world.network.leases()?;
+    ensure!(!leases.contains_key(string(&forked, "/0/identity/macs/0")?), "it asked for a lease as well");
+    Ok(())
 }
 
 /// Runs a command in a child as somebody would who has its address and its host key; what it printed.

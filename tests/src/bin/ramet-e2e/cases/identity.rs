@@ -203,6 +203,22 @@ fn running_programs_see_the_child(world: &World) -> Result<()> {
     world.nothing_left()
 }
 
+/// Out of the DHCP server's range.
+pub(crate) const STATIC_ADDRESS: &str = "10.77.0.251";
+/// What an identity file says of a NIC with that address.
+pub(crate) const STATIC_IP: &str = "[[ip]]\naddresses = [\"10.77.0.251/24\"]\ngateways = [\"10.77.0.1\"]\n\
+                                    dns = [\"10.77.0.53\"]\nsearch = [\"example.org\"]\n";
+/// What to ask a child that has it.
+pub(crate) const WHAT_OF_IP: &str = "ip -br addr; ip route; cat /etc/resolv.conf";
+
+/// Looks at a child's answer.
+pub(crate) fn is_static(said: &str) -> Result<()> {
+    for part in ["10.77.0.251/24", "default via 10.77.0.1 ", "search example.org", "nameserver 10.77.0.53"] {
+        contains(said, part)?;
+    }
+    Ok(())
+}
+
 /// Addresses from an identity file instead of DHCP, and SSH keys in place of the image's.
 fn static_addresses_and_keys(world: &World) -> Result<()> {
     let files = tempfile::tempdir()?;
@@ -215,26 +231,16 @@ fn static_addresses_and_keys(world: &World) -> Result<()> {
     let ours =
         succeeded(Command::new("ssh-keygen").arg("-y").arg("-f").arg(world.images.join("id_ed25519")))?;
     let keys = [ours.trim(), janes.trim()];
-    // Out of the DHCP server's range.
-    fs::write(
-        &file,
-        format!(
-            "[[ip]]\naddresses = [\"10.77.0.251/24\"]\ngateways = [\"10.77.0.1\"]\ndns = [\"10.77.0.53\"]\n\
-             search = [\"example.org\"]\n[[authorized_keys]]\nuser = \"root\"\nkeys = {keys:?}\n"
-        ),
-    )?;
+    fs::write(&file, format!("{STATIC_IP}[[authorized_keys]]\nuser = \"root\"\nkeys = {keys:?}\n"))?;
     let file = file.to_str().context("a path")?;
     let forked = world.json(&["fork", TEMPLATE, "--name", "static", "--identity", file])?;
     let mac = string(&forked, "/0/identity/macs/0")?;
     until(Duration::from_secs(60), || {
-        succeeded(Command::new("ping").args(["-c", "1", "-W", "2", "10.77.0.251"]))
+        succeeded(Command::new("ping").args(["-c", "1", "-W", "2", STATIC_ADDRESS]))
     })?;
-    let said =
-        world.ssh("static", "cat ~/.ssh/authorized_keys; ip -br addr; ip route; cat /etc/resolv.conf")?;
+    let said = world.ssh("static", &format!("cat ~/.ssh/authorized_keys; {WHAT_OF_IP}"))?;
     ensure!(said.starts_with(&keys.join("\n")) && said.matches("ssh-").count() == 2, "{said}");
-    contains(&said, "10.77.0.251/24")?;
-    contains(&said, "default via 10.77.0.1")?;
-    contains(&said, "search example.org\nnameserver 10.77.0.53")?;
+    is_static(&said)?;
     ensure!(!world.network.leases()?.contains_key(mac), "it asked for a lease as well");
     let again = world.fails(["fork", TEMPLATE, "--name", "other", "--identity", file])?;
     contains(&again, "10.77.0.251 is in use by the child static")?;

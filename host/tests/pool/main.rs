@@ -3,13 +3,9 @@
 //! `RAMET_TEST_POSTGRES` is the URL of a PostgreSQL superuser, whose server is started again when it ends: the cases
 //! stop it. `cargo xtask test` has such a server. Without it, the cases on PostgreSQL are reported as ignored.
 
-#[path = "pool/accounts.rs"]
 mod accounts;
-#[path = "pool/faults.rs"]
 mod faults;
-#[path = "pool/ground.rs"]
 mod ground;
-#[path = "pool/leases.rs"]
 mod leases;
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
