@@ -165,9 +165,9 @@ impl System for Linux {
     }
 
     fn restart_journal(&self) -> io::Result<()> {
-        // As `systemctl restart` would, but without a process more at the busiest moment. journald's unit has
-        // Restart=always, and systemd keeps its sockets and streams for it meanwhile.
-        signal(JOURNALD, Signal::SIGTERM)
+        // journald's unit has Restart=always, and systemd keeps its sockets and streams for it meanwhile. Asked to end, it
+        // would go on for seconds beside the rest of boot, and log that into the template's journal.
+        signal(JOURNALD, Signal::SIGKILL)
     }
 
     fn reload_network(&self) -> io::Result<()> {

@@ -64,38 +64,69 @@ pub(crate) fn demo(config: &Config, place: Option<Place>, domain: bool) -> Resul
     }
 }
 
+/// What is measured. The same names are `ramet-bench`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// What a lease of an identity costs, on SQLite and on PostgreSQL
+    Leases,
+    /// Cold boots, and forks from templates of three sizes
+    Forks,
+    /// A restore that copies all RAM
+    Restores,
+    /// Eight forks side by side
+    AtOnce,
+    /// Members of a domain
+    Members,
+}
+
 /// Figures as tables on standard output, and as JSON into `json`: of leases, which need no VM and are measured here, and of
 /// VMs.
-pub(crate) fn bench(config: &Config, place: Option<Place>, json: Option<&Path>) -> Result<ExitCode> {
-    let guests = &[Guest::Debian, Guest::Debian13Sssd];
-    let programs = images::beside_roots(config, guests, || build::programs(config))?;
-    let program = programs.named(BENCH).context("the benchmark is not built")?;
+pub(crate) fn bench(
+    config: &Config,
+    place: Option<Place>,
+    parts: &[Part],
+    json: Option<&Path>,
+) -> Result<ExitCode> {
+    let parts = if parts.is_empty() { Part::value_variants() } else { parts };
+    let (here, at_site): (Vec<Part>, Vec<Part>) = parts.iter().partition(|part| **part == Part::Leases);
     let figures = tempfile::tempdir()?;
     let [leases, vms] = ["leases", "vms"].map(|name| figures.path().join(name));
+    let measured = if here.is_empty() { ExitCode::SUCCESS } else { bench_leases(config, &leases)? };
+    let status = if at_site.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        bench_vms(config, place, &at_site, json.map(|_| vms.as_path()))?
+    };
+    if let Some(json) = json {
+        // What there is: VMs that could not be measured are no reason to lose the rest.
+        let read = |path: &PathBuf| serde_json::from_reader(File::open(path).ok()?).ok();
+        let reports: Vec<serde_json::Value> = [leases, vms].iter().filter_map(read).collect();
+        let text = serde_json::to_vec_pretty(&reports)?;
+        std::fs::write(json, text).with_context(|| format!("cannot write {}", json.display()))?;
+    }
+    Ok(if measured == ExitCode::SUCCESS { status } else { measured })
+}
+
+fn bench_leases(config: &Config, json: &Path) -> Result<ExitCode> {
+    let programs = build::programs(config)?;
+    let program = programs.named(BENCH).context("the benchmark is not built")?;
     let server = postgres::Server::start()?;
     let mut command = Command::new(program);
-    command.arg("leases").arg(server.url()).arg(&leases);
-    let measured = command.status().with_context(|| format!("cannot run {command:?}"))?;
-    drop(server);
-    anyhow::ensure!(leases.exists(), "{command:?}: {measured}, and nothing was measured");
-    // The file is written at the site, so it comes back by standard output, and the table goes to standard error.
-    let script = "rm -f /tmp/ramet-bench.json; ramet-bench vms /tmp/ramet-bench.json >&2; status=$?
+    command.arg("leases").arg("--postgres").arg(server.url()).arg("--json").arg(json);
+    Ok(sys::exit_code(command.status().with_context(|| format!("cannot run {command:?}"))?))
+}
+
+fn bench_vms(config: &Config, place: Option<Place>, parts: &[Part], json: Option<&Path>) -> Result<ExitCode> {
+    let guests: &[Guest] =
+        if parts.contains(&Part::Members) { &[Guest::Debian, Guest::Debian13Sssd] } else { FEW };
+    let names = parts.iter().filter_map(ValueEnum::to_possible_value);
+    let names: Vec<OsString> = names.map(|name| name.get_name().into()).collect();
+    let Some(json) = json else { return job(config, place, guests, BENCH, &names) };
+    // The file is written at the site, so it comes back by standard output, and the tables go to standard error.
+    let script = "rm -f /tmp/ramet-bench.json; ramet-bench --json /tmp/ramet-bench.json \"$@\" >&2; status=$?
                   cat /tmp/ramet-bench.json; exit $status";
-    let status = match json {
-        None => job(config, place, guests, BENCH, &["vms".into()])?,
-        Some(json) => {
-            let command = ["sh", "-c", script].map(OsString::from);
-            let output = File::create(&vms)?.into();
-            let status = run_at_site(config, place, guests, &command, Some(output))?;
-            // What there is: VMs that could not be measured are no reason to lose the rest.
-            let read = |path: &PathBuf| serde_json::from_reader(File::open(path).ok()?).ok();
-            let reports: Vec<serde_json::Value> = [leases, vms].iter().filter_map(read).collect();
-            let text = serde_json::to_vec_pretty(&reports)?;
-            std::fs::write(json, text).with_context(|| format!("cannot write {}", json.display()))?;
-            status
-        }
-    };
-    Ok(if measured.success() { status } else { sys::exit_code(measured) })
+    let command = [&["sh", "-c", script, BENCH].map(OsString::from)[..], &names].concat();
+    run_at_site(config, place, guests, &command, Some(File::create(json)?.into()))
 }
 
 fn job(

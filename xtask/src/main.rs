@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
 use crate::images::Guest;
+use crate::jobs::Part;
 
 /// Developer commands of Ramet.
 #[derive(Parser)]
@@ -82,6 +83,9 @@ enum Command {
     Bench {
         #[command(flatten)]
         site: SiteArgs,
+        /// What is measured, instead of all; what a ratio compares is always in one part
+        #[arg(value_name = "PART")]
+        parts: Vec<Part>,
         /// Write the figures as JSON into this file
         #[arg(long, value_name = "FILE")]
         json: Option<std::path::PathBuf>,
@@ -168,7 +172,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
         Command::Demo { site, domain } => return jobs::demo(&config, site.place, domain),
-        Command::Bench { site, json } => return jobs::bench(&config, site.place, json.as_deref()),
+        Command::Bench { site, parts, json } => {
+            return jobs::bench(&config, site.place, &parts, json.as_deref());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! What a lease costs: an identity of a pool becomes a child's, written and committed.
 
 use crate::report::Report;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ramet::{
     name::Name,
     pool::{self, Holder, NewPool, Settings, StoreUrl},
@@ -9,7 +9,6 @@ use ramet::{
 };
 use ramet_proto::InstanceId;
 use std::{
-    ffi::OsStr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,14 +17,12 @@ use std::{
 const LEASES: usize = 201;
 
 /// On SQLite, and on the PostgreSQL server at this URL, whose database is a new one.
-pub(crate) fn leases(server: &OsStr) -> Result<Report> {
+pub(crate) fn leases(server: &StoreUrl, report: &mut Report) -> Result<()> {
     let files = tempfile::tempdir()?;
-    let server: StoreUrl = server.to_str().context("a URL")?.parse()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let mut report = Report::new()?;
     let stores = [
         ("a lease, SQLite", None, "µs of a lease, SQLite : 1", 5000.0),
-        ("a lease, PostgreSQL", Some(server), "µs of a lease, PostgreSQL : 1", 10_000.0),
+        ("a lease, PostgreSQL", Some(server.clone()), "µs of a lease, PostgreSQL : 1", 10_000.0),
     ];
     for (what, url, ratio, goal) in stores {
         let mut times = runtime.block_on(measure(files.path(), url))?;
@@ -36,7 +33,7 @@ pub(crate) fn leases(server: &OsStr) -> Result<Report> {
         let median = report.add(what, "µs", shown);
         report.at_most(ratio, (median, 1), goal);
     }
-    Ok(report)
+    Ok(())
 }
 
 async fn measure(files: &Path, url: Option<StoreUrl>) -> Result<Vec<Duration>> {

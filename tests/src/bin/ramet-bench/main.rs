@@ -1,5 +1,5 @@
 //! How long a fork takes, beside what it replaces, in one run on one image. `cargo xtask bench` runs it where KVM and
-//! vhost-vsock are real. Markdown on stdout, and JSON into the file named by the last argument.
+//! vhost-vsock are real.
 //!
 //! Every figure is the median of several runs and named with its stop line: resumed, identified, ready, joined.
 
@@ -9,40 +9,81 @@ mod members;
 mod report;
 mod restores;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+use ramet::pool::StoreUrl;
 use ramet_tests::World;
 use report::Report;
-use std::{env, ffi::OsStr};
+use std::path::PathBuf;
 
 /// Of each measurement of VMs.
 const RUNS: usize = 5;
 
-fn main() -> Result<()> {
-    let arguments: Vec<_> = env::args_os().skip(1).collect();
-    let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
-    match arguments.as_slice() {
-        [what] if *what == "vms" => vms()?.close(None),
-        [what, json] if *what == "vms" => vms()?.close(Some(json)),
-        [what, server] if *what == "leases" => leases::leases(server)?.close(None),
-        [what, server, json] if *what == "leases" => leases::leases(server)?.close(Some(json)),
-        _ => bail!("usage: ramet-bench vms [JSON], or ramet-bench leases POSTGRES-URL [JSON]"),
-    }
+/// Measures, prints tables in Markdown on standard output, and fails if a goal is missed
+#[derive(Parser)]
+struct Cli {
+    /// What is measured
+    #[arg(required = true)]
+    parts: Vec<Part>,
+    /// A PostgreSQL server on which leases are measured, too
+    #[arg(long, value_name = "URL")]
+    postgres: Option<StoreUrl>,
+    /// Write the figures as JSON into this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-fn vms() -> Result<Report> {
-    let world = World::make()?;
-    forks::templates(&world)?;
-    let mut report = Report::new()?;
-    let (cold, [small, _, large]) = forks::boots_and_forks(&world, &mut report)?;
-    let (fork, copy) = restores::restores(&world, &mut report)?;
-    forks::at_once(&world, &mut report)?;
-    let (alone, joined) = members::members(&world, &mut report)?;
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What a lease of an identity costs
+    Leases,
+    /// Cold boots, and forks from templates of three sizes
+    Forks,
+    /// A restore that copies all RAM
+    Restores,
+    /// Eight forks side by side
+    AtOnce,
+    /// Members of a domain
+    Members,
+}
 
-    report.at_least("cold boot to ready : fork to identified", (cold, small.identified), 30.0);
-    report.at_least("cold boot to ready : fork to ready", (cold, small.ready), 10.0);
-    report.at_most("fork to identified, 4 GiB : 512 MiB", (large.identified, small.identified), 1.25);
-    report.at_least("restore that copies all RAM : fork, 2 GiB, to resumed", (copy, fork), 5.0);
-    report.at_most("private MiB of an idle child, QEMU included : 1", (small.private, 1), 60.0);
-    report.at_most("fork to joined : fork to ready without a domain, SSSD", (joined, alone), 2.0);
-    Ok(report)
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let mut report = Report::new()?;
+    let measured = measure(&cli, &mut report);
+    // What was measured before something failed is not lost.
+    let closed = report.close(cli.json.as_deref());
+    measured.and(closed)
+}
+
+fn measure(cli: &Cli, report: &mut Report) -> Result<()> {
+    let is_asked_for = |part| cli.parts.contains(&part);
+    if is_asked_for(Part::Leases) {
+        leases::leases(cli.postgres.as_ref().context("leases need --postgres")?, report)?;
+    }
+    if cli.parts.iter().all(|part| *part == Part::Leases) {
+        return Ok(());
+    }
+    let world = World::make()?;
+    for template in &forks::TEMPLATES {
+        if is_asked_for(Part::Forks)
+            || is_asked_for(Part::AtOnce) && template.0 == forks::SMALL
+            || is_asked_for(Part::Restores) && template.0 == restores::TEMPLATE
+        {
+            forks::make(&world, template)?;
+        }
+    }
+    if is_asked_for(Part::Forks) {
+        forks::boots_and_forks(&world, report)?;
+    }
+    if is_asked_for(Part::Restores) {
+        restores::restores(&world, report)?;
+    }
+    if is_asked_for(Part::AtOnce) {
+        forks::at_once(&world, report)?;
+    }
+    if is_asked_for(Part::Members) {
+        members::members(&world, report)?;
+    }
+    Ok(())
 }

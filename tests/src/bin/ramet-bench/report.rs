@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use std::{ffi::OsStr, fs};
+use std::{fs, path::Path};
 
 /// One measurement.
 #[derive(Debug, Serialize)]
@@ -57,7 +57,7 @@ impl Report {
     }
 
     /// Prints the report as Markdown, and as JSON into a file if one is named. Fails if a goal was missed.
-    pub(crate) fn close(&self, json: Option<&OsStr>) -> Result<()> {
+    pub(crate) fn close(&self, json: Option<&Path>) -> Result<()> {
         println!("{}\n\n| what | median | runs |\n|---|---|---|", self.machine);
         for figure in &self.figures {
             println!("| {} | {} {} | {:?} |", figure.what, figure.median, figure.unit, figure.runs);
