@@ -3,7 +3,10 @@
 //! A guest is not trusted: every wait has a deadline, every frame a size cap, and every message is the one that is
 //! due or ends the conversation.
 
-use crate::vsock::{self, DialError};
+use crate::{
+    patience,
+    vsock::{self, DialError},
+};
 use ramet_proto::{
     AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
     domain::JoinEvidence,
@@ -21,10 +24,9 @@ use tokio_vsock::VsockStream;
 /// How long one attempt to connect and be greeted may take. An attempt on a guest that has just resumed may be lost.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Between two attempts, the least and the most. In between it is a part of the time waited so far: a child answers in
-/// less than a second, and a guest that boots has no use for a hundred attempts a second.
+/// Between two attempts, the least and the most: a child answers in less than a second, and a guest that boots has no use
+/// for a hundred attempts a second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-const PAUSE_PART: u32 = 32;
 
 /// Why a conversation with a guest's agent failed.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +128,7 @@ impl Agent {
             if Instant::now() >= start + deadline {
                 return Err(AgentError::NoAnswer { cid, waited: deadline, last }.into());
             }
-            sleep((start.elapsed() / PAUSE_PART).clamp(PAUSES.0, PAUSES.1)).await;
+            sleep(patience::pause(start, PAUSES.0, PAUSES.1)).await;
         }
     }
 

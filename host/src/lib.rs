@@ -14,6 +14,7 @@ pub mod identity;
 pub mod lock;
 pub mod name;
 pub mod net;
+mod patience;
 pub mod pool;
 pub mod provision;
 pub mod qemu;

@@ -1,6 +1,7 @@
 //! QEMU's control socket (QMP): the few commands a fork needs, each with a deadline.
 
 use super::{files, process::Process, process::ProcessError, version::QemuVersion};
+use crate::patience;
 use qapi::{
     futures::{QapiStream, QmpStreamTokio},
     qmp,
@@ -14,6 +15,9 @@ use tokio::{
 
 /// How long QEMU may take to answer a command. Even nested in an emulated host it takes milliseconds.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// Between two looks at what QEMU is about to have done, the least and the most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// Between two looks at whether QEMU has paused the guest.
 const LOOK: Duration = Duration::from_secs(1);
@@ -94,18 +98,18 @@ pub struct Qmp {
 impl Qmp {
     /// Connects to the QEMU that `process` in `dir` has just become, as soon as it listens.
     pub async fn connect_to_new(process: &mut Process, dir: &Path) -> Result<Self, QmpError> {
-        let deadline = Instant::now() + ANSWER;
+        let begin = Instant::now();
         loop {
             match Self::connect(dir).await {
                 Ok(qmp) => return Ok(qmp),
                 Err(error) => {
                     process.check()?;
-                    if Instant::now() > deadline {
+                    if begin.elapsed() > ANSWER {
                         return Err(error);
                     }
                 }
             }
-            sleep(Duration::from_millis(2)).await;
+            sleep(patience::pause(begin, PAUSES.0, PAUSES.1)).await;
         }
     }
 
@@ -206,7 +210,7 @@ impl Qmp {
     }
 
     async fn migrated(&mut self, action: &'static str, deadline: Duration) -> Result<(), QmpError> {
-        let deadline = Instant::now() + deadline;
+        let begin = Instant::now();
         loop {
             let info = self.execute("tell how migration goes", qmp::query_migrate {}).await?;
             match info.status {
@@ -215,8 +219,8 @@ impl Qmp {
                     let why = info.error_desc.unwrap_or_else(|| "no reason given".to_owned());
                     return Err(QmpError::Migration { action, why });
                 }
-                _ if Instant::now() > deadline => return Err(QmpError::Deadline("finish migration")),
-                _ => sleep(Duration::from_millis(2)).await,
+                _ if begin.elapsed() > deadline => return Err(QmpError::Deadline("finish migration")),
+                _ => sleep(patience::pause(begin, PAUSES.0, PAUSES.1)).await,
             }
         }
     }
