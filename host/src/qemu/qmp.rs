@@ -19,8 +19,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Between two looks at what QEMU is about to have done, the least and the most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
-/// Between two looks at whether QEMU has paused the guest.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at whether QEMU has paused the guest. A look takes its time from the guest.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why QEMU did not do as it was told.
 #[derive(Debug, thiserror::Error)]
