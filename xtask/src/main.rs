@@ -79,7 +79,7 @@ enum Command {
         #[arg(long)]
         domain: bool,
     },
-    /// Measure forks beside what they replace, in one run; takes half an hour without hardware virtualization
+    /// Measure forks beside what they replace, in one run; takes half an hour or more without hardware virtualization
     Bench {
         #[command(flatten)]
         site: SiteArgs,

@@ -58,8 +58,9 @@ for unit in $UNITS ssh; do
 done; echo
 ";
 
-/// Makes a template of a guest and two children, and fails unless they are two, and one more with a static address. `units` are those that the gate holds
-/// there; what the children answer to `questions` is returned, beside the identities they were given.
+/// Makes a template of a guest and two children, and fails unless they are two; then one more with a static address.
+/// `units` are those that the gate holds there; what the two answer to `questions` is returned, beside the identities they
+/// were given.
 fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Answer>> {
     world.create_template(guest, guest, "512M", &["bridge=ramete2e0"])?;
     let questions = format!("UNITS='{}'\n{QUESTIONS}{questions}", units.join(" "));
@@ -114,7 +115,7 @@ fn two_children(world: &World, guest: &str, questions: &str) -> Result<Vec<Answe
     Ok(own)
 }
 
-/// The image has its network by DHCP.
+/// A child that has its address from its identity, of an image that asks DHCP for one.
 fn with_a_static_address(world: &World, guest: &str) -> Result<()> {
     let files = tempfile::tempdir()?;
     let file = files.path().join("identity.toml");
