@@ -90,9 +90,11 @@ impl Vm<'_> {
     }
 
     fn machine(&self, argv: &mut Argv) {
-        // HPET and VMware's port would only cost the guest exits and the state bytes. SMM makes the BIOS read the disk
-        // through it, which costs a cold boot a third of its time; only UEFI with secure boot needs it.
-        let options = format!("accel=kvm,smm=off,vmport=off,hpet=off,memory-backend={RAM}");
+        // HPET, VMware's port, SATA and SMBus would only cost the guest exits and drivers, and the state bytes. SMM makes
+        // the BIOS read the disk through it, which costs a cold boot a third of its time; only UEFI with secure boot
+        // needs it.
+        let options =
+            format!("accel=kvm,smm=off,vmport=off,hpet=off,sata=off,smbus=off,memory-backend={RAM}");
         argv.pair("-machine", format!("{},{options}", self.machine));
         argv.pair("-cpu", "host");
         argv.pair("-smp", self.cpus.to_string());
