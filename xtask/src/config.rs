@@ -17,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) target: PathBuf,
     /// Artifacts that are expensive to make, shared by all checkouts of this user.
     pub(crate) cache: PathBuf,
+    /// Run-time state of this checkout's lab.
+    pub(crate) lab: PathBuf,
 }
 
 impl Config {
@@ -31,7 +33,8 @@ impl Config {
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| here.join(dir));
         let cache = cache_dir(|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
             .context("none of RAMET_CACHE_DIR, XDG_CACHE_HOME and HOME is set: set RAMET_CACHE_DIR")?;
-        Ok(Self { root, target, cache: here.join(cache) })
+        let lab = target.join("lab");
+        Ok(Self { root, target, cache: here.join(cache), lab })
     }
 
     /// Where programs land that are built with a profile of Cargo.toml.
@@ -39,9 +42,9 @@ impl Config {
         self.target.join(TRIPLE).join(profile)
     }
 
-    /// Run-time state of this checkout's lab.
-    pub(crate) fn lab(&self) -> PathBuf {
-        self.target.join("lab")
+    /// The same with the checkout's other lab, in which half of the end-to-end cases run.
+    pub(crate) fn second_lab(&self) -> Self {
+        Self { lab: self.target.join("lab-2"), ..self.clone() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -15,44 +15,65 @@ use crate::config::Config;
 use crate::dc;
 use crate::images::{self, Guest};
 use crate::lab;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::postgres;
-use crate::run;
+use crate::run::{self, Output};
 use crate::sys::{self, Step};
 
 const BENCH: &str = "ramet-bench";
+const END_TO_END: &str = "ramet-e2e";
+
+/// A part of the names of those end-to-end cases that take about as long as all others: each boots a guest of its own.
+const HALF: &str = "guests::";
 
 /// What the demo needs. Its first run has to make it, and somebody waits for it.
 const FEW: &[Guest] = &[Guest::Debian];
 
-/// Unit and integration tests here, and the end-to-end cases.
+/// Unit and integration tests here, and the end-to-end cases: in two labs, if they run in a lab and this machine has room.
 pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) -> Result<ExitCode> {
     let guests = Guest::value_variants();
-    let end_to_end = || job(config, place, guests, "ramet-e2e", cases);
     // Named cases are end-to-end ones, asked for to be quick.
     if !cases.is_empty() {
-        return end_to_end();
+        return job(config, place, guests, END_TO_END, cases);
     }
-    images::beside_roots(config, guests, || build::programs(config))?;
-    let mut beside_dc = dc::tests(config)?;
-    // Beside each other: the lab has one CPU, whatever this machine has.
+    let programs = images::beside_roots(config, guests, || build::programs(config))?;
+    let place = place.map_or_else(|| place::find(config, &programs), Ok)?;
+    let halved = place == Place::Lab && lab::two_fit()?;
+    let end_to_end = |config: &Config, label: &str, cases: &[&str]| {
+        let command: Vec<OsString> = [END_TO_END].iter().chain(cases).map(OsString::from).collect();
+        let output = if halved { Output::Lines(label) } else { Output::Inherited };
+        run_at_site(config, Some(place), guests, &command, output)
+    };
+    // Beside each other: a lab has one CPU, whatever this machine has.
     thread::scope(|scope| {
-        let tests = scope.spawn(|| {
-            let server = postgres::Server::start()?;
-            let step = Step::begin("unit and integration tests: cargo test --workspace");
-            let mut tests = sys::cargo(config);
-            tests.args(["test", "--workspace", "--quiet", "--jobs", "1"]);
-            // Without it the tests that need it would be left out.
-            tests.env("RAMET_TEST_POSTGRES", server.url());
-            sys::run(&mut tests)?;
-            step.done();
-            let step = Step::begin("tests with a domain controller: cargo test --test directory");
-            sys::run(&mut beside_dc).inspect(|()| step.done())
+        let beside = scope.spawn(|| {
+            test_here(config)?;
+            if halved {
+                end_to_end(&config.second_lab(), "lab 2", &["--skip", HALF])
+            } else {
+                Ok(ExitCode::SUCCESS)
+            }
         });
-        let end_to_end = end_to_end();
-        tests.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        end_to_end
+        let here = end_to_end(config, "lab 1", if halved { &[HALF] } else { &[] });
+        let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        let here = here?;
+        Ok(if here == ExitCode::SUCCESS { beside } else { here })
     })
+}
+
+/// Tests that need no VM.
+fn test_here(config: &Config) -> Result<()> {
+    let mut beside_dc = dc::tests(config)?;
+    let server = postgres::Server::start()?;
+    let step = Step::begin("unit and integration tests: cargo test --workspace");
+    let mut tests = sys::cargo(config);
+    tests.args(["test", "--workspace", "--quiet", "--jobs", "1"]);
+    // Without it the tests that need it would be left out.
+    tests.env("RAMET_TEST_POSTGRES", server.url());
+    sys::run(&mut tests)?;
+    step.done();
+    let step = Step::begin("tests with a domain controller: cargo test --test directory");
+    sys::run(&mut beside_dc).inspect(|()| step.done())
 }
 
 /// The main job, from an image to three individuals; with `domain` to three members of one.
@@ -126,7 +147,7 @@ fn bench_vms(config: &Config, place: Option<Place>, parts: &[Part], json: Option
     let script = "rm -f /tmp/ramet-bench.json; ramet-bench --json /tmp/ramet-bench.json \"$@\" >&2; status=$?
                   cat /tmp/ramet-bench.json; exit $status";
     let command = [&["sh", "-c", script, BENCH].map(OsString::from)[..], &names].concat();
-    run_at_site(config, place, guests, &command, Some(File::create(json)?.into()))
+    run_at_site(config, place, guests, &command, Output::To(File::create(json)?))
 }
 
 fn job(
@@ -138,7 +159,7 @@ fn job(
 ) -> Result<ExitCode> {
     let mut command = vec![OsString::from(program)];
     command.extend_from_slice(arguments);
-    run_at_site(config, place, guests, &command, None)
+    run_at_site(config, place, guests, &command, Output::Inherited)
 }
 
 /// Leaves the lab as it was found: up or down.
@@ -147,7 +168,7 @@ fn run_at_site(
     place: Option<Place>,
     guests: &[Guest],
     command: &[OsString],
-    output: Option<Stdio>,
+    output: Output<'_>,
 ) -> Result<ExitCode> {
     let was_up = lab::is_up(config);
     let result = images::beside_roots(config, guests, || build::programs(config))

@@ -151,10 +151,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab(LabCommand::Run { site, no_build, mut guests, command }) => {
             guests.insert(0, Guest::Debian);
             let programs = if no_build { build::last(&config) } else { programs(&config, &guests)? };
-            return run::run(&config, site.place, &guests, &programs, &command, None);
+            return run::run(&config, site.place, &guests, &programs, &command, run::Output::Inherited);
         }
         Command::Lab(LabCommand::Up) => drop(lab::ensure_up(&config)?),
-        Command::Lab(LabCommand::Down { wipe }) => lab::down(&config, wipe)?,
+        Command::Lab(LabCommand::Down { wipe }) => {
+            lab::down(&config, wipe)?;
+            // Up only if tests were killed.
+            let second = config.second_lab();
+            if wipe || lab::is_up(&second) {
+                lab::down(&second, wipe)?;
+            }
+        }
         Command::Lab(LabCommand::Shell) => {
             let lab = lab::ensure_up(&config)?;
             return Ok(sys::exit_code(lab.shell().status()?));

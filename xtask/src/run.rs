@@ -2,11 +2,11 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -60,7 +60,7 @@ impl Site {
             }
             Place::Lab => {
                 let lab = lab::ensure_up(config)?;
-                let programs = programs.publish(&config.lab().join("programs"))?;
+                let programs = programs.publish(&config.lab.join("programs"))?;
                 let files = images.named().map(|(name, path)| {
                     (name.to_owned(), path.strip_prefix(&config.cache).unwrap_or(path).to_path_buf())
                 });
@@ -94,23 +94,34 @@ impl Site {
     }
 }
 
-/// Runs the command beside the images of `guests`, returns its status. Its standard output goes to `output`, if that is
-/// given.
+/// Where it goes what a command prints.
+pub(crate) enum Output<'a> {
+    /// Where what xtask prints goes.
+    Inherited,
+    /// Its standard output to a file.
+    To(File),
+    /// All of it to standard error, in whole lines, each after this: for commands beside each other.
+    Lines(&'a str),
+}
+
+/// Runs the command beside the images of `guests`, returns its status.
 pub(crate) fn run(
     config: &Config,
     place: Option<Place>,
     guests: &[Guest],
     programs: &Programs,
     command: &[OsString],
-    output: Option<Stdio>,
+    output: Output<'_>,
 ) -> Result<ExitCode> {
     let images = images::ensure(config, guests, programs)?;
     let site = Site::prepare(config, place, programs, &images)?;
     let mut command = site.command(command)?;
-    if let Some(output) = output {
-        command.stdout(output);
-    }
-    Ok(sys::exit_code(command.status().context("cannot start the command")?))
+    let status = match output {
+        Output::Inherited => command.status(),
+        Output::To(file) => command.stdout(file).status(),
+        Output::Lines(label) => sys::status_with_lines(&mut command, label),
+    };
+    Ok(sys::exit_code(status.context("cannot start the command")?))
 }
 
 /// What a command under sudo would otherwise miss, as arguments of env(1).

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -83,6 +84,18 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
+/// Runs to the end, and says each line that it prints after `label`.
+pub(crate) fn status_with_lines(command: &mut Command, label: &str) -> io::Result<ExitStatus> {
+    let (reader, writer) = io::pipe()?;
+    let mut child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // The writing ends that this process has are closed with these, and so the last line is found.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for line in BufReader::new(reader).split(b'\n') {
+        eprintln!("{label}: {}", String::from_utf8_lossy(&line?));
+    }
+    child.wait()
+}
+
 /// The status that a shell would report: 128 and the signal's number for a process that a signal ended.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
@@ -143,4 +156,16 @@ pub(crate) fn need(files: &[&str], packages: &[&str]) -> Result<()> {
     .with_context(advice)?;
     step.done();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_whose_lines_are_marked_is_waited_for() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; printf two >&2; exit 3"]);
+        assert_eq!(status_with_lines(&mut command, "test").expect("a status").code(), Some(3));
+    }
 }

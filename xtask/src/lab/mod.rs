@@ -1,7 +1,8 @@
 //! The lab: a VM under emulation in which KVM and vhost-vsock are real.
 //!
-//! One per checkout, its state in `target/lab`. It is left up after a command, as a real host would be, and its disk
-//! is an overlay over the cached one, so templates survive `lab down`.
+//! One per checkout, its state in `target/lab`, and for `cargo xtask test` a second one beside it, in `target/lab-2`. It is
+//! left up after a command, as a real host would be, and its disk is an overlay over the cached one, so templates survive
+//! `lab down`.
 //!
 //! ```text
 //! target/lab/  lock         held while the lab is started or stopped
@@ -76,16 +77,16 @@ impl Lab {
 
 /// The running lab, started first if need be.
 pub(crate) fn ensure_up(config: &Config) -> Result<Lab> {
-    let folder = config.lab();
+    let folder = &config.lab;
     let _lock = Lock::take(&folder.join("lock"), "it starts or stops the lab")?;
     sys::need(&["/usr/bin/ssh"], &["openssh-client"])?;
     let tools = Tools::ensure(config)?;
     let disk = images::lab_disk(config, &tools)?;
 
-    let state = read_state(&folder);
-    if let (Some(state), Some(process)) = (&state, Process::find(&folder)) {
+    let state = read_state(folder);
+    if let (Some(state), Some(process)) = (&state, Process::find(folder)) {
         if state.disk == disk.folder {
-            let lab = Lab { connection: Connection::new(&folder, &disk.folder, state.port) };
+            let lab = Lab { connection: Connection::new(folder, &disk.folder, state.port) };
             if lab.connection.answers_in_the_end(ANSWER_DEADLINE) {
                 return Ok(lab);
             }
@@ -95,21 +96,21 @@ pub(crate) fn ensure_up(config: &Config) -> Result<Lab> {
     }
     if state.is_some_and(|state| state.disk != disk.folder) {
         eprintln!("xtask: the lab's recipe changed: it starts with a new disk, without what was on the old");
-        remove_overlay(&folder)?;
+        remove_overlay(folder)?;
     }
     start(config, &tools, &disk)
 }
 
 /// Stops the lab. Its disk stays unless `wipe` is set.
 pub(crate) fn down(config: &Config, wipe: bool) -> Result<()> {
-    let folder = config.lab();
+    let folder = &config.lab;
     let _lock = Lock::take(&folder.join("lock"), "it starts or stops the lab")?;
-    match Process::find(&folder) {
+    match Process::find(folder) {
         None => eprintln!("xtask: the lab is not up"),
         Some(process) => {
             let step = Step::begin(format!("stopping the lab (pid {})", process.pid()));
-            if let Some(state) = read_state(&folder) {
-                let connection = Connection::new(&folder, &state.disk, state.port);
+            if let Some(state) = read_state(folder) {
+                let connection = Connection::new(folder, &state.disk, state.port);
                 connection.sync(SYNC_DEADLINE);
                 connection.close();
             }
@@ -118,24 +119,30 @@ pub(crate) fn down(config: &Config, wipe: bool) -> Result<()> {
         }
     }
     if wipe {
-        remove_overlay(&folder)?;
+        remove_overlay(folder)?;
     }
     Ok(())
 }
 
+/// Whether this machine has room for two labs now, none of which is up yet.
+pub(crate) fn two_fit() -> Result<bool> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(plan::two_fit(&fs::read_to_string("/proc/meminfo")?, cpus))
+}
+
 /// Whether the lab's process runs.
 pub(crate) fn is_up(config: &Config) -> bool {
-    Process::find(&config.lab()).is_some()
+    Process::find(&config.lab).is_some()
 }
 
 /// Prints what is known of the lab; succeeds when it is up and answers.
 pub(crate) fn status(config: &Config) -> ExitCode {
-    let folder = config.lab();
-    let (Some(state), Some(process)) = (read_state(&folder), Process::find(&folder)) else {
+    let folder = &config.lab;
+    let (Some(state), Some(process)) = (read_state(folder), Process::find(folder)) else {
         println!("down\nfolder {}", folder.display());
         return ExitCode::FAILURE;
     };
-    let answers = Connection::new(&folder, &state.disk, state.port).answers(ANSWER_DEADLINE);
+    let answers = Connection::new(folder, &state.disk, state.port).answers(ANSWER_DEADLINE);
     println!("{}", if answers { "up" } else { "does not answer" });
     println!("pid {}\nssh port {} on 127.0.0.1", process.pid(), state.port);
     println!("console {}", folder.join("serial.log").display());
@@ -144,7 +151,7 @@ pub(crate) fn status(config: &Config) -> ExitCode {
 }
 
 fn start(config: &Config, tools: &Tools, disk: &LabDisk) -> Result<Lab> {
-    let folder = config.lab();
+    let folder = &config.lab;
     let step = Step::begin("booting the lab (it stays up: `cargo xtask lab down` stops it)");
     let programs = folder.join("programs");
     fs::create_dir_all(&programs).with_context(|| format!("cannot create {}", programs.display()))?;
@@ -163,12 +170,12 @@ fn start(config: &Config, tools: &Tools, disk: &LabDisk) -> Result<Lab> {
         let plan = plan::Plan {
             memory_mib: plan::memory_mib(&fs::read_to_string("/proc/meminfo")?),
             boot: inside(&disk.folder),
-            state: inside(&folder),
+            state: inside(folder),
             programs: inside(&programs),
             artifacts: inside(&config.cache),
             port,
         };
-        write_state(&folder, &State { port, disk: disk.folder.clone() })?;
+        write_state(folder, &State { port, disk: disk.folder.clone() })?;
         let log = folder.join("qemu.log");
         if launch(tools, &plan, &log)? {
             break port;
@@ -180,8 +187,8 @@ fn start(config: &Config, tools: &Tools, disk: &LabDisk) -> Result<Lab> {
         }
     };
 
-    let lab = Lab { connection: Connection::new(&folder, &disk.folder, port) };
-    wait_until_it_answers(&lab, &folder)?;
+    let lab = Lab { connection: Connection::new(folder, &disk.folder, port) };
+    wait_until_it_answers(&lab, folder)?;
     step.done();
     Ok(lab)
 }

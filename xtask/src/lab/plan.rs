@@ -106,14 +106,20 @@ const APPEND: &str = "root=/dev/vda rootflags=noatime rw console=ttyS0 quiet mit
                       sysctl.vm.dirty_writeback_centisecs=0 sysctl.vm.dirty_background_ratio=50 \
                       sysctl.vm.dirty_ratio=70";
 
-/// Half of the machine's memory, in MiB, up to what a lab has use for.
+/// Half of the machine's memory, in MiB, up to what a lab has use for. `meminfo` is as in `proc_meminfo(5)`.
 pub(crate) fn memory_mib(meminfo: &str) -> u64 {
-    let total_kib = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|number| number.parse::<u64>().ok());
-    total_kib.map_or(MOST_MIB / 2, |kib| (kib / 1024 / 2).min(MOST_MIB))
+    mib_of(meminfo, "MemTotal:").map_or(MOST_MIB / 2, |total| (total / 2).min(MOST_MIB))
+}
+
+/// Whether two labs can run side by side: one has a single CPU and fills its memory with its guests' files.
+pub(crate) fn two_fit(meminfo: &str, cpus: usize) -> bool {
+    let for_the_rest = 2048;
+    cpus >= 2 && mib_of(meminfo, "MemAvailable:").is_some_and(|mib| mib >= 2 * MOST_MIB + for_the_rest)
+}
+
+fn mib_of(meminfo: &str, field: &str) -> Option<u64> {
+    let rest = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(rest.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
 #[cfg(test)]
@@ -125,6 +131,15 @@ mod tests {
         assert_eq!(memory_mib("MemTotal:        8388608 kB\nMemFree: 1 kB\n"), 4096);
         assert_eq!(memory_mib("MemTotal:       65000000 kB\n"), 8192);
         assert_eq!(memory_mib(""), 4096);
+    }
+
+    #[test]
+    fn two_labs_want_two_cpus_and_room_for_both() {
+        let enough = "MemTotal: 25165824 kB\nMemAvailable:   18874368 kB\n";
+        assert!(two_fit(enough, 2));
+        assert!(!two_fit(enough, 1));
+        assert!(!two_fit("MemTotal: 25165824 kB\nMemAvailable:   18874367 kB\n", 8));
+        assert!(!two_fit("", 8));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 mod bad_input;
 mod disk_full;
-mod domain;
 mod fail_closed;
 mod gate;
 mod guests;
@@ -20,14 +19,14 @@ pub(crate) fn all() -> Vec<Case> {
         bad_input::CASES,
         identity::CASES,
         gate::CASES,
-        guests::CASES,
         lifecycle::CASES,
         killed::CASES,
         disk_full::CASES,
-        domain::CASES,
         fail_closed::CASES,
         verify::CASES,
         template::CASES,
+        guests::network::CASES,
+        guests::domain::CASES,
     ]
     .concat()
 }

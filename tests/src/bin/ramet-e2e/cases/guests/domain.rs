@@ -15,9 +15,9 @@ use std::{
 };
 
 pub(crate) const CASES: &[Case] = &[
-    ("domain::a_controller_serves_and_leaves_nothing", a_controller_serves),
-    ("domain::samba_members", samba_members),
-    ("domain::sssd_members", sssd_members),
+    ("guests::domain::a_controller_serves_and_leaves_nothing", a_controller_serves),
+    ("guests::domain::samba_members", samba_members),
+    ("guests::domain::sssd_members", sssd_members),
 ];
 
 /// Accounts from the directory to children and back: made, leased, used, given back, given new passwords, leased again;

@@ -1,6 +1,4 @@
-//! Other guests: children of another Debian, with other network services, with a display manager.
-//!
-//! A template costs a cold boot, so there is one for each guest, and two children that everything is asked of.
+//! Children of another Debian, with other network services, with a display manager: two of each, that everything is asked of.
 
 use crate::{Case, cases::identity};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,8 +7,11 @@ use serde_json::Value;
 use std::{ffi::OsString, fs, process::Command, time::Duration};
 
 pub(crate) const CASES: &[Case] = &[
-    ("guests::debian_12_with_networkmanager", debian_12_with_networkmanager),
-    ("guests::debian_13_with_ifupdown_and_a_display_manager", debian_13_with_ifupdown_and_a_display_manager),
+    ("guests::network::debian_12_with_networkmanager", debian_12_with_networkmanager),
+    (
+        "guests::network::debian_13_with_ifupdown_and_a_display_manager",
+        debian_13_with_ifupdown_and_a_display_manager,
+    ),
 ];
 
 fn debian_12_with_networkmanager(world: &World) -> Result<()> {
