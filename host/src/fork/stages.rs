@@ -41,8 +41,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long loading device state may take: it is under a megabyte.
 const LOAD: Duration = Duration::from_secs(60);
-/// How long a resumed guest's agent may take to answer.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long a resumed guest's agent may take to answer. It did in the parent; beside many siblings that boot on few CPUs it
+/// does when its turn comes.
+const ANSWER: Duration = Duration::from_mins(3);
 /// How long a guest may take to apply its identity.
 const APPLY: Duration = Duration::from_mins(5);
 /// How long a guest may take from its open gate to the end of its boot.

@@ -118,9 +118,14 @@ fn sixteen_at_once_have_nothing_in_common(world: &World) -> Result<()> {
     ensure!(samples.len() == 16, "random samples: {samples:?}");
     let macs = forked.as_array().context("an array")?.iter().map(|child| string(child, "/identity/macs/0"));
     let own = macs.collect::<Result<Vec<_>>>()?.join(" or ether src ");
-    let (all, own) = (world.network.frames(asked)?, format!("{asked} and (ether src {own})"));
-    let own = world.network.frames(&own)?;
-    // Counted later, so there may be more. Few have got as far as to ask.
+    let own = format!("{asked} and (ether src {own})");
+    // Few have got as far as to ask, but some will.
+    until(Duration::from_secs(120), || {
+        ensure!(world.network.frames(&own)? > 0, "nobody has asked for an address");
+        Ok(())
+    })?;
+    let (all, own) = (world.network.frames(asked)?, world.network.frames(&own)?);
+    // Counted later, so there may be more.
     ensure!(own >= all - before, "{all} requests for addresses, {before} of them earlier, {own} of children");
     // Nobody need wait for sixteen to be ready either: without those who do, they can be removed.
     let waiting = format!("--state-dir {} finish", world.state_dir().display());
