@@ -16,7 +16,7 @@ use ramet::{
     provision::retire,
     state::StateDir,
 };
-use ramet_proto::Sid;
+use ramet_proto::domain::DomainAccount;
 use serde::Serialize;
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -298,7 +298,7 @@ pub(crate) async fn remove(state: &StateDir, stores: &Stores, args: &RemoveArgs)
     }
     if let Some(directory) = directory {
         let records = removed.into_iter().filter_map(|(_, record)| record);
-        let accounts: Vec<Sid> = records.filter_map(|record| Some(record.identity.domain?.sid)).collect();
+        let accounts: Vec<DomainAccount> = records.filter_map(|record| record.identity.domain).collect();
         let store = stores.get(state).await?;
         for (hostname, retired) in retire::retire_all(store, &directory, &accounts).await? {
             match retired {

@@ -71,7 +71,7 @@ pub enum AccountError {
         /// In the directory's words.
         text: Text,
     },
-    /// There is no such account.
+    /// There is no such account: none has its SID, or one of another name.
     #[error("there is no account {name} any more (its SID was {sid})")]
     Gone {
         /// Its name.
@@ -191,6 +191,7 @@ impl Directory {
         let name = &account.name;
         let unicode_pwd =
             password::to_unicode_pwd(password).ok_or_else(|| AccountError::Password(name.clone()))?;
+        self.check_same(account).await?;
         let dn = by_sid(&account.sid);
         let change = Mod::Replace(&b"unicodePwd"[..], HashSet::from([&unicode_pwd[..]]));
         let changed = self.link.ldap().modify(&dn, vec![change]).await;
@@ -203,9 +204,20 @@ impl Directory {
 
     /// Removes the account.
     pub async fn delete(&self, account: &DomainAccount) -> Result<(), AccountError> {
+        self.check_same(account).await?;
         let deleted = self.link.ldap().delete(&by_sid(&account.sid)).await;
         let explain = |error| self.explain(error, &account.name, Some(&account.sid));
         self.link.accept(DELETE, deleted).map_err(explain)
+    }
+
+    /// Fails unless the SID is still that of the account's name. In a directory that was restored from a backup it may be
+    /// somebody else's, who is not to be touched.
+    async fn check_same(&self, account: &DomainAccount) -> Result<(), AccountError> {
+        let entry = self.link.entry(READ, &by_sid(&account.sid), &["sAMAccountName"]).await?;
+        let own = format!("{}$", account.name);
+        let is_own =
+            |entry: &Entry| entry.text("sAMAccountName").is_some_and(|name| name.eq_ignore_ascii_case(&own));
+        if entry.as_ref().is_some_and(is_own) { Ok(()) } else { Err(gone(account)) }
     }
 
     /// Fails if somebody has the name, or a service principal name that the new account's would clash with: `HOST` stands

@@ -5,7 +5,7 @@ use crate::{
     domain::{AccountError, Directory, password},
     pool::{Account, Entry, Store, life::State},
 };
-use ramet_proto::{Hostname, Sid};
+use ramet_proto::{Hostname, domain::DomainAccount};
 
 /// What becomes of an account that was a child's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +52,12 @@ pub fn waits(entry: &Entry, directory: &Directory) -> bool {
 pub async fn retire_all(
     store: &Store,
     directory: &Directory,
-    accounts: &[Sid],
+    accounts: &[DomainAccount],
 ) -> Result<Vec<(Hostname, Result<Retired, ProvisionError>)>, ProvisionError> {
     store.keep_domain(directory.domain()).await?;
     let is_one = |entry: &Entry| {
-        let made = entry.account.as_ref().and_then(|account| account.made.as_ref());
-        made.is_some_and(|made| accounts.contains(&made.sid))
+        let known = entry.account.as_ref().and_then(Account::domain);
+        known.is_some_and(|known| accounts.iter().any(|one| is_same(one, &known)))
     };
     let mut entries = store.all_entries().await?;
     entries.retain(|entry| entry.state == State::Quarantine && is_one(entry));
@@ -71,6 +71,11 @@ pub async fn retire_all(
         done.push((entry.identity.hostname.clone(), retired));
     }
     Ok(done)
+}
+
+/// Whether both are one account, whatever its password is. A SID may be given again in a directory that was restored.
+fn is_same(one: &DomainAccount, other: &DomainAccount) -> bool {
+    (&one.realm, &one.name, &one.sid) == (&other.realm, &other.name, &other.sid)
 }
 
 /// Retires the account of an identity in quarantine. One that its child had for good is deleted, whatever `fate` says.

@@ -84,6 +84,24 @@ async fn what_exists_is_not_taken_over() {
     remove(&directory, &made).await;
 }
 
+/// The directory was restored from a backup, say, and has given the SID again.
+#[tokio::test]
+#[ignore = "needs a domain controller: cargo xtask test has one"]
+async fn an_account_of_another_name_with_the_sid_is_left_alone() {
+    let directory = Dc::here().directory().await;
+    let account = directory.create(&name("restored-1"), &password::random(), "restored").await.unwrap();
+    let lost = DomainAccount { name: name("restored-2"), ..account.clone() };
+    for error in [
+        directory.reset(&lost, &password::random()).await.unwrap_err(),
+        directory.delete(&lost).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, AccountError::Gone { .. }), "{error}");
+    }
+    let found = directory.read(&account.name).await.unwrap().unwrap();
+    assert_eq!(found.account.kvno, account.kvno);
+    remove(&directory, &[account]).await;
+}
+
 async fn administrator(dc: &Dc) -> ldap3::Ldap {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&dc.ca_file).unwrap()).unwrap();

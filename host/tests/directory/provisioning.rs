@@ -90,7 +90,6 @@ async fn an_account_that_cannot_be_retired_waits() {
         store.give_back(holder.instance_id, "its child is gone").await.unwrap();
     }
     let accounts: Vec<_> = leases.into_iter().map(|lease| lease.account.unwrap()).collect();
-    let sids: Vec<_> = accounts.iter().map(|account| account.sid.clone()).collect();
     let states = async || -> Vec<State> {
         store.entries(&pool).await.unwrap().into_iter().map(|entry| entry.state).collect()
     };
@@ -99,7 +98,7 @@ async fn an_account_that_cannot_be_retired_waits() {
     let reader_password = dc.reader_password_file.to_str().unwrap();
     let reader = dc.config(&[&dc.url], &[("user", &dc.reader), ("password_file", reader_password)]);
     let reader = connect(&reader).await.unwrap();
-    let refused = retire_all(&store, &reader, &sids).await.unwrap();
+    let refused = retire_all(&store, &reader, &accounts).await.unwrap();
     assert_eq!(refused.len(), 2);
     for (hostname, retired) in refused {
         let error = retired.unwrap_err();
@@ -112,9 +111,9 @@ async fn an_account_that_cannot_be_retired_waits() {
 
     // Only those that were asked for, and only once.
     let directory = dc.directory().await;
-    let retired = retire_all(&store, &directory, &sids[..1]).await.unwrap();
+    let retired = retire_all(&store, &directory, &accounts[..1]).await.unwrap();
     assert!(matches!(retired[..], [(_, Ok(Retired::Reset))]), "{retired:?}");
-    assert_eq!(retire_all(&store, &directory, &sids[..1]).await.unwrap().len(), 0);
+    assert_eq!(retire_all(&store, &directory, &accounts[..1]).await.unwrap().len(), 0);
     let mut left = states().await;
     left.sort_by_key(|state| state.word());
     assert_eq!(left, [State::Available, State::Quarantine]);
