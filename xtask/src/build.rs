@@ -22,13 +22,14 @@ const BUILDS: [(&str, &[&str], &[&str]); 2] = [
     ("release", &["ramet", "ramet-tests"], &["ramet", "ramet-e2e", "ramet-demo", "ramet-bench"]),
 ];
 
-/// Builds the programs as they are shipped. Cargo decides whether there is anything to do.
+/// Builds the programs as they are shipped. Cargo decides whether there is anything to do. Beside each other: the agent is
+/// optimized and linked as one unit, which has but one CPU busy.
 pub(crate) fn programs(config: &Config) -> Result<Programs> {
-    for (profile, packages, _) in BUILDS {
+    sys::side_by_side(&BUILDS, |(profile, packages, _)| {
         let packages = packages.iter().flat_map(|package| ["-p", package]);
         sys::run(sys::cargo(config).args(["build", "--profile", profile]).args(packages))
-            .context("the programs of this checkout do not build")?;
-    }
+            .context("the programs of this checkout do not build")
+    })?;
     Ok(last(config))
 }
 

@@ -11,7 +11,6 @@
 //! ```
 
 use std::fmt;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -93,12 +92,12 @@ pub(crate) fn beside_roots<T>(
             roots::need_tools()?;
             thread::scope(|scope| {
                 let lab = scope.spawn(|| roots::lab(config));
-                let guests = side_by_side(guests, |guest| roots::guest(config, guest.name()));
-                join(lab).and(guests)
+                let guests = sys::side_by_side(guests, |guest| roots::guest(config, guest.name()));
+                sys::join(lab).and(guests)
             })
         });
         let done = work();
-        let roots = join(roots);
+        let roots = sys::join(roots);
         let done = done?;
         roots.map(|_| done)
     })
@@ -109,7 +108,7 @@ pub(crate) fn ensure(config: &Config, guests: &[Guest], programs: &Programs) -> 
     let package = package::ensure(config, programs)?;
     let tools = Tools::ensure(config)?;
     let key = key_pair(config)?;
-    let roots = side_by_side(guests, |guest| roots::guest(config, guest.name()))?;
+    let roots = sys::side_by_side(guests, |guest| roots::guest(config, guest.name()))?;
 
     let mut plan: Vec<(&str, &Root, Option<&Path>)> = Vec::new();
     for (guest, root) in guests.iter().zip(&roots) {
@@ -118,7 +117,7 @@ pub(crate) fn ensure(config: &Config, guests: &[Guest], programs: &Programs) -> 
             plan.push(("plain", root, None));
         }
     }
-    let mut files = side_by_side(&plan, |&(name, root, package)| {
+    let mut files = sys::side_by_side(&plan, |&(name, root, package)| {
         let file = format!("{name}.qcow2");
         let image = bake(config, &tools, name, root, &key.join("id_ed25519.pub"), package)?.join(&file);
         Ok((file, image))
@@ -182,19 +181,6 @@ pub(crate) fn lab_disk(config: &Config, tools: &Tools) -> Result<LabDisk> {
     Ok(LabDisk { folder })
 }
 
-/// Does `work` for all at the same time.
-fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
-    let work = &work;
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
-        threads.into_iter().map(join).collect()
-    })
-}
-
-fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,17 +194,5 @@ mod tests {
             let hostname = std::fs::read_to_string(images.join(guest.name()).join("root/etc/hostname"));
             assert_eq!(hostname.expect("a hostname").trim(), guest.name());
         }
-    }
-
-    #[test]
-    fn the_first_failure_is_told_once_all_have_ended() {
-        let ended = std::sync::atomic::AtomicUsize::new(0);
-        let result = side_by_side(&[1, 2, 3], |item| {
-            ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            anyhow::ensure!(*item != 2, "not two");
-            Ok(*item)
-        });
-        assert_eq!(result.expect_err("a failure").to_string(), "not two");
-        assert_eq!(ended.into_inner(), 3);
     }
 }

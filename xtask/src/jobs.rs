@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -55,7 +54,7 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
             }
         });
         let here = end_to_end(config, "lab 1", if halved { &[HALF] } else { &[] });
-        let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        let beside = sys::join(beside)?;
         let here = here?;
         Ok(if here == ExitCode::SUCCESS { beside } else { here })
     })

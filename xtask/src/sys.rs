@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -102,6 +104,23 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
 }
 
+/// Does `work` for all at the same time.
+pub(crate) fn side_by_side<I: Sync, T: Send>(
+    items: &[I],
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// What a thread returns; its panic goes on.
+pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 /// Holds an exclusive lock on a file, made when missing, until dropped. Says so when it has to wait.
 pub(crate) struct Lock {
     _file: Flock<File>,
@@ -161,6 +180,18 @@ pub(crate) fn need(files: &[&str], packages: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_failure_is_told_once_all_have_ended() {
+        let ended = std::sync::atomic::AtomicUsize::new(0);
+        let result = side_by_side(&[1, 2, 3], |item| {
+            ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            anyhow::ensure!(*item != 2, "not two");
+            Ok(*item)
+        });
+        assert_eq!(result.expect_err("a failure").to_string(), "not two");
+        assert_eq!(ended.into_inner(), 3);
+    }
 
     #[test]
     fn a_command_whose_lines_are_marked_is_waited_for() {
