@@ -31,7 +31,7 @@ pub(crate) fn tests(config: &Config) -> Result<Command> {
     let xtask = current_exe().context("cannot tell where xtask is")?;
     let runner = format!("target.{TRIPLE}.runner = [\"{}\", \"dc\", \"--\"]", xtask.display());
     let mut cargo = sys::cargo(config);
-    cargo.args(["test", "--quiet", "--jobs", "1", "--package", "ramet", "--test", "directory", "--config"]);
+    cargo.args(["test", "--quiet", "--jobs", "1", "--workspace", "--test", "directory", "--config"]);
     cargo.args([&runner, "--", "--ignored"]);
     Ok(cargo)
 }
