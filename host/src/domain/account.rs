@@ -214,10 +214,11 @@ impl Directory {
     /// somebody else's, who is not to be touched.
     async fn check_same(&self, account: &DomainAccount) -> Result<(), AccountError> {
         let entry = self.link.entry(READ, &by_sid(&account.sid), &["sAMAccountName"]).await?;
-        let own = format!("{}$", account.name);
-        let is_own =
-            |entry: &Entry| entry.text("sAMAccountName").is_some_and(|name| name.eq_ignore_ascii_case(&own));
-        if entry.as_ref().is_some_and(is_own) { Ok(()) } else { Err(gone(account)) }
+        let entry = entry.ok_or_else(|| gone(account))?;
+        // A user who may not read it knows nothing, least of all that the account is gone.
+        let name = entry.text("sAMAccountName");
+        let name = name.ok_or_else(|| self.link.incomplete(READ, "the account's name"))?;
+        if name.eq_ignore_ascii_case(&format!("{}$", account.name)) { Ok(()) } else { Err(gone(account)) }
     }
 
     /// Fails if somebody has the name, or a service principal name that the new account's would clash with: `HOST` stands
