@@ -47,9 +47,7 @@ impl<'a> Domain<'a> {
     pub fn start(network: &'a Network) -> Result<Self> {
         let (tools, files) = (Tools::find()?, tempfile::tempdir_in("/var/lib")?);
         Self::address("replace")?;
-        let mut controller = tools.command("ad-dc");
-        controller.arg(tools.inside(&files.path().join("dc"))).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let controller = controller.spawn().with_context(|| format!("cannot run {controller:?}"))?;
+        let controller = run(&tools, files.path(), "")?;
         let mut domain = Self { network, tools, files, controller };
         domain.wait_until_it_serves()?;
         fs::write(domain.config(), domain.settings())?;
@@ -70,6 +68,25 @@ impl<'a> Domain<'a> {
             Ok(Ok(line)) if line.trim() == "ready" => Ok(()),
             other => bail!("the domain controller does not serve: {other:?}; it said: {}", self.log()),
         }
+    }
+
+    /// Ends the controller and starts it again, with all it was told and a clock that differs by `offset` from everybody
+    /// else's, in the form of faketime(1).
+    pub fn restart_with_clock(&mut self, offset: &str) -> Result<()> {
+        self.end();
+        self.controller = run(&self.tools, self.files.path(), offset)?;
+        self.wait_until_it_serves()
+    }
+
+    fn end(&mut self) {
+        // Samba ends with all its processes once it has read to the end of this.
+        drop(self.controller.stdin.take());
+        let end = Instant::now() + END_DEADLINE;
+        while matches!(self.controller.try_wait(), Ok(None)) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.controller.kill();
+        let _ = self.controller.wait();
     }
 
     /// Takes the controller off the network, without a word to anybody.
@@ -164,19 +181,19 @@ impl<'a> Domain<'a> {
 
 impl Drop for Domain<'_> {
     fn drop(&mut self) {
-        // Samba ends with all its processes once it has read to the end of this.
-        drop(self.controller.stdin.take());
-        let end = Instant::now() + END_DEADLINE;
-        while matches!(self.controller.try_wait(), Ok(None)) && Instant::now() < end {
-            thread::sleep(Duration::from_millis(50));
-        }
-        let _ = self.controller.kill();
-        let _ = self.controller.wait();
+        self.end();
         let quiet = self.network.tell("").and(Self::address("del"));
         if let Err(error) = quiet {
             eprintln!("{error:?}");
         }
     }
+}
+
+/// A controller that serves the domain in `files`.
+fn run(tools: &Tools, files: &Path, offset: &str) -> Result<Child> {
+    let mut controller = tools.command("ad-dc");
+    controller.arg(tools.inside(&files.join("dc"))).arg(offset).stdin(Stdio::piped()).stdout(Stdio::piped());
+    controller.spawn().with_context(|| format!("cannot run {controller:?}"))
 }
 
 /// Where the controller's programs are: here in the lab, else in its root, which `RAMET_LAB_ROOT` names.

@@ -3,7 +3,7 @@
 mod domain;
 mod network;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 pub use domain::Domain;
 pub use network::Network;
 use nix::sys::signal::Signal;
@@ -49,8 +49,8 @@ pub struct World {
     pub images: PathBuf,
     /// The bridge.
     pub network: Network,
-    /// The content of the template's files when it was made.
-    pub template_sums: String,
+    /// The content of the shared template's files when it was made, or why it could not be.
+    template_sums: OnceLock<Result<String, String>>,
     /// Interfaces of other children of this host, which were there before.
     foreign_taps: Vec<OsString>,
 }
@@ -64,25 +64,22 @@ impl World {
         let images = PathBuf::from(std::env::var_os("RAMET_IMAGES").context("RAMET_IMAGES is not set")?);
         let state = tempfile::Builder::new().prefix("ramet-").tempdir_in("/var/lib")?;
         let (network, foreign_taps) = (Network::make()?, taps()?);
-        Ok(Self { state, images, network, template_sums: String::new(), foreign_taps })
+        Ok(Self { state, images, network, template_sums: OnceLock::new(), foreign_taps })
     }
 
-    /// Makes all that, and the template that the cases share.
-    pub fn with_template(memory: &str, nets: &[&str]) -> Result<Self> {
-        let mut world = Self::make()?;
-        let begin = Instant::now();
-        world.create_template("debian", TEMPLATE, memory, nets)?;
-        let times = begin.elapsed().as_secs() / USUAL.as_secs() + 1;
-        let slowness = *SLOWNESS.get_or_init(|| u32::try_from(times).unwrap_or(u32::MAX).min(10));
-        if slowness > 1 {
-            eprintln!("this machine is slow: conditions are waited for {slowness} times as long as usual");
-        }
-        world.template_sums = world.sums()?;
-        Ok(world)
+    /// Has the template that cases share, and returns what its files held when it was made. It is made for the first that
+    /// asks, and tried no second time.
+    pub fn shared_template(&self) -> Result<&str> {
+        let made = self.template_sums.get_or_init(|| {
+            let made = self.create_template("debian", TEMPLATE, "512M", NETS).and_then(|()| self.sums());
+            made.map_err(|error| format!("cannot make the template that the cases share: {error:#}"))
+        });
+        made.as_deref().map_err(|error| anyhow!("{error}"))
     }
 
     /// Makes the template `name` from the image of `guest`, its progress on stderr.
     pub fn create_template(&self, guest: &str, name: &str, memory: &str, nets: &[&str]) -> Result<()> {
+        let begin = Instant::now();
         let disk = self.images.join(format!("{guest}.qcow2"));
         let mut create =
             self.ramet(["template", "create", name, "--timeout", BOOT_LIMIT, "--memory", memory, "--disk"]);
@@ -90,6 +87,14 @@ impl World {
         let status =
             create.stdout(Stdio::null()).status().with_context(|| format!("cannot run {create:?}"))?;
         ensure!(status.success(), "{create:?}: {status}");
+        // The first tells.
+        SLOWNESS.get_or_init(|| {
+            let times = begin.elapsed().as_secs() / USUAL.as_secs() + 1;
+            if times > 1 {
+                eprintln!("this machine is slow: conditions are waited for {times} times as long as usual");
+            }
+            u32::try_from(times).unwrap_or(u32::MAX).min(10)
+        });
         Ok(())
     }
 

@@ -10,6 +10,9 @@ use crate::config::Config;
 use crate::recipe::Recipe;
 use crate::sys;
 
+/// The profile of what ships but the agent, and of all checks and tests: dependencies are then built once for all.
+pub(crate) const PROFILE: &str = "release";
+
 /// Built programs: files to be found on PATH by their names.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs(Vec<PathBuf>);
@@ -19,7 +22,7 @@ pub(crate) struct Programs(Vec<PathBuf>);
 /// dependencies.
 const BUILDS: [(&str, &[&str], &[&str]); 2] = [
     ("agent", &["ramet-agent"], &["ramet-agent"]),
-    ("release", &["ramet", "ramet-tests"], &["ramet", "ramet-e2e", "ramet-demo", "ramet-bench"]),
+    (PROFILE, &["ramet", "ramet-tests"], &["ramet", "ramet-e2e", "ramet-demo", "ramet-bench"]),
 ];
 
 /// Builds the programs as they are shipped. Cargo decides whether there is anything to do. Beside each other: the agent is

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use crate::build::PROFILE;
 use crate::config::Config;
 use crate::sys::{self, Step};
 
@@ -11,7 +12,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     step(
         config,
         "lints",
-        &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        &["clippy", "--quiet", "--workspace", "--profile", PROFILE, "--all-targets", "--", "-D", "warnings"],
         &[],
     )?;
     need_deny(config)?;
@@ -26,7 +27,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     step(
         config,
         "documentation",
-        &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"],
+        &["doc", "--quiet", "--workspace", "--profile", PROFILE, "--no-deps", "--document-private-items"],
         &strict,
     )
 }
@@ -46,7 +47,9 @@ fn need_deny(config: &Config) -> Result<()> {
     }
     let step = Step::begin("cargo-deny is missing, so installing it: cargo install --locked cargo-deny");
     // A development build: it compiles in half the time, and this tree is checked in a second either way.
-    sys::run(sys::cargo(config).args(["install", "--locked", "--quiet", "--profile", "dev", "cargo-deny"]))
+    let mut install = sys::cargo(config);
+    install.args(["install", "--locked", "--quiet", "--profile", "dev", "cargo-deny"]);
+    sys::run(install.env("CARGO_PROFILE_DEV_DEBUG", "none"))
         .context("cannot install cargo-deny: install it yourself, then try again")?;
     step.done();
     Ok(())

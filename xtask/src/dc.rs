@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use crate::build::PROFILE;
 use crate::config::{Config, TRIPLE};
 use crate::run::variables;
 use crate::sys;
@@ -31,7 +32,17 @@ pub(crate) fn tests(config: &Config) -> Result<Command> {
     let xtask = current_exe().context("cannot tell where xtask is")?;
     let runner = format!("target.{TRIPLE}.runner = [\"{}\", \"dc\", \"--\"]", xtask.display());
     let mut cargo = sys::cargo(config);
-    cargo.args(["test", "--quiet", "--jobs", "1", "--workspace", "--test", "directory", "--config"]);
-    cargo.args([&runner, "--", "--ignored"]);
+    cargo.args([
+        "test",
+        "--workspace",
+        "--profile",
+        PROFILE,
+        "--quiet",
+        "--jobs",
+        "1",
+        "--test",
+        "directory",
+    ]);
+    cargo.args(["--config", &runner, "--", "--ignored"]);
     Ok(cargo)
 }

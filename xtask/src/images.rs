@@ -12,7 +12,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -51,6 +50,11 @@ impl Guest {
             Self::Debian13Sssd => "debian13-sssd",
         }
     }
+
+    /// Its root without the agent.
+    pub(crate) fn root(self, config: &Config) -> Result<Root> {
+        roots::guest(config, self.name())
+    }
 }
 
 /// Files in the cache, each with the name it has in `$RAMET_IMAGES`.
@@ -81,34 +85,12 @@ pub(crate) struct LabDisk {
     pub(crate) folder: PathBuf,
 }
 
-/// Does `work`, say a build, and beside it makes the roots that the images of `guests` will need.
-pub(crate) fn beside_roots<T>(
-    config: &Config,
-    guests: &[Guest],
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    thread::scope(|scope| {
-        let roots = scope.spawn(|| {
-            roots::need_tools()?;
-            thread::scope(|scope| {
-                let lab = scope.spawn(|| roots::lab(config));
-                let guests = sys::side_by_side(guests, |guest| roots::guest(config, guest.name()));
-                sys::join(lab).and(guests)
-            })
-        });
-        let done = work();
-        let roots = sys::join(roots);
-        let done = done?;
-        roots.map(|_| done)
-    })
-}
-
 /// Makes what is missing of the images of `guests`.
 pub(crate) fn ensure(config: &Config, guests: &[Guest], programs: &Programs) -> Result<Images> {
     let package = package::ensure(config, programs)?;
     let tools = Tools::ensure(config)?;
     let key = key_pair(config)?;
-    let roots = sys::side_by_side(guests, |guest| roots::guest(config, guest.name()))?;
+    let roots = sys::side_by_side(guests, |guest| guest.root(config))?;
 
     let mut plan: Vec<(&str, &Root, Option<&Path>)> = Vec::new();
     for (guest, root) in guests.iter().zip(&roots) {

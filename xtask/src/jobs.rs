@@ -9,10 +9,10 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::build;
+use crate::build::{self, PROFILE};
 use crate::config::Config;
 use crate::dc;
-use crate::images::{self, Guest};
+use crate::images::Guest;
 use crate::lab;
 use crate::place::{self, Place};
 use crate::postgres;
@@ -35,28 +35,33 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
     if !cases.is_empty() {
         return job(config, place, guests, END_TO_END, cases);
     }
-    let programs = images::beside_roots(config, guests, || build::programs(config))?;
-    let place = place.map_or_else(|| place::find(config, &programs), Ok)?;
-    let halved = place == Place::Lab && lab::two_fit()?;
-    let end_to_end = |config: &Config, label: &str, cases: &[&str]| {
-        let command: Vec<OsString> = [END_TO_END].iter().chain(cases).map(OsString::from).collect();
-        let output = if halved { Output::Lines(label) } else { Output::Inherited };
-        run_at_site(config, Some(place), guests, &command, output)
-    };
-    // Beside each other: a lab has one CPU, whatever this machine has.
-    thread::scope(|scope| {
-        let beside = scope.spawn(|| {
-            test_here(config)?;
-            if halved {
-                end_to_end(&config.second_lab(), "lab 2", &["--skip", HALF])
-            } else {
-                Ok(ExitCode::SUCCESS)
-            }
-        });
-        let here = end_to_end(config, "lab 1", if halved { &[HALF] } else { &[] });
-        let beside = sys::join(beside)?;
-        let here = here?;
-        Ok(if here == ExitCode::SUCCESS { beside } else { here })
+    // None is up yet, if two are to fit.
+    let two_fit = lab::two_fit()?;
+    leaving_the_lab(config, || {
+        let programs = run::programs(config, place, guests)?;
+        let place = place.map_or_else(|| place::find(config, &programs), Ok)?;
+        let halved = two_fit && place == Place::Lab;
+        let end_to_end = |config: &Config, label: &str, cases: &[&str]| {
+            let command: Vec<OsString> = [END_TO_END].iter().chain(cases).map(OsString::from).collect();
+            let output = if halved { Output::Lines(label) } else { Output::Inherited };
+            run::run(config, Some(place), guests, &programs, &command, output)
+        };
+        // Beside each other: a lab has one CPU, whatever this machine has.
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| {
+                test_here(config)?;
+                if halved {
+                    let config = config.second_lab();
+                    leaving_the_lab(&config, || end_to_end(&config, "lab 2", &["--skip", HALF]))
+                } else {
+                    Ok(ExitCode::SUCCESS)
+                }
+            });
+            let here = end_to_end(config, "lab 1", if halved { &[HALF] } else { &[] });
+            let beside = sys::join(beside)?;
+            let here = here?;
+            Ok(if here == ExitCode::SUCCESS { beside } else { here })
+        })
     })
 }
 
@@ -66,7 +71,7 @@ fn test_here(config: &Config) -> Result<()> {
     let server = postgres::Server::start()?;
     let step = Step::begin("unit and integration tests: cargo test --workspace");
     let mut tests = sys::cargo(config);
-    tests.args(["test", "--workspace", "--quiet", "--jobs", "1"]);
+    tests.args(["test", "--workspace", "--profile", PROFILE, "--quiet", "--jobs", "1"]);
     // Without it the tests that need it would be left out.
     tests.env("RAMET_TEST_POSTGRES", server.url());
     sys::run(&mut tests)?;
@@ -146,7 +151,7 @@ fn bench_vms(config: &Config, place: Option<Place>, parts: &[Part], json: Option
     let script = "rm -f /tmp/ramet-bench.json; ramet-bench --json /tmp/ramet-bench.json \"$@\" >&2; status=$?
                   cat /tmp/ramet-bench.json; exit $status";
     let command = [&["sh", "-c", script, BENCH].map(OsString::from)[..], &names].concat();
-    run_at_site(config, place, guests, &command, Output::To(File::create(json)?))
+    build_and_run(config, place, guests, &command, Output::To(File::create(json)?))
 }
 
 fn job(
@@ -158,20 +163,26 @@ fn job(
 ) -> Result<ExitCode> {
     let mut command = vec![OsString::from(program)];
     command.extend_from_slice(arguments);
-    run_at_site(config, place, guests, &command, Output::Inherited)
+    build_and_run(config, place, guests, &command, Output::Inherited)
 }
 
-/// Leaves the lab as it was found: up or down.
-fn run_at_site(
+fn build_and_run(
     config: &Config,
     place: Option<Place>,
     guests: &[Guest],
     command: &[OsString],
     output: Output<'_>,
 ) -> Result<ExitCode> {
+    leaving_the_lab(config, || {
+        let programs = run::programs(config, place, guests)?;
+        run::run(config, place, guests, &programs, command, output)
+    })
+}
+
+/// Does `work`, and leaves the lab as it was found: up or down.
+fn leaving_the_lab(config: &Config, work: impl FnOnce() -> Result<ExitCode>) -> Result<ExitCode> {
     let was_up = lab::is_up(config);
-    let result = images::beside_roots(config, guests, || build::programs(config))
-        .and_then(|programs| run::run(config, place, guests, &programs, command, output));
+    let result = work();
     if !was_up && lab::is_up(config) {
         lab::down(config, false)?;
     }

@@ -150,7 +150,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Lab(LabCommand::Run { site, no_build, mut guests, command }) => {
             guests.insert(0, Guest::Debian);
-            let programs = if no_build { build::last(&config) } else { programs(&config, &guests)? };
+            let programs =
+                if no_build { build::last(&config) } else { run::programs(&config, site.place, &guests)? };
             return run::run(&config, site.place, &guests, &programs, &command, run::Output::Inherited);
         }
         Command::Lab(LabCommand::Up) => drop(lab::ensure_up(&config)?),
@@ -166,10 +167,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let lab = lab::ensure_up(&config)?;
             return Ok(sys::exit_code(lab.shell().status()?));
         }
-        Command::Lab(LabCommand::Status) => return Ok(lab::status(&config)),
+        Command::Lab(LabCommand::Status) => {
+            let status = lab::status(&config);
+            let second = config.second_lab();
+            if lab::is_up(&second) {
+                println!("\nthe second lab, for tests:");
+                lab::status(&second);
+            }
+            return Ok(status);
+        }
         Command::Images { guests } => {
             let guests = if guests.is_empty() { Guest::value_variants() } else { &guests };
-            println!("{}", images::ensure(&config, guests, &programs(&config, guests)?)?);
+            // Here is where they are made, wherever they will be used.
+            let programs = run::programs(&config, Some(place::Place::Host), guests)?;
+            println!("{}", images::ensure(&config, guests, &programs)?);
         }
         Command::Deb => {
             let package = package::ensure(&config, &build::programs(&config)?)?;
@@ -184,8 +195,4 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn programs(config: &Config, guests: &[Guest]) -> anyhow::Result<build::Programs> {
-    images::beside_roots(config, guests, || build::programs(config))
 }

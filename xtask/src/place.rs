@@ -64,8 +64,7 @@ pub(crate) fn find(config: &Config, programs: &Programs) -> Result<Place> {
 
 /// What keeps this machine from running real VMs. The cheap look comes first: it spares an installation.
 fn obstacle(config: &Config, programs: &Programs) -> Result<Option<String>> {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-    if !virtualizes(&cpuinfo) {
+    if has_no_virtualization()? {
         return Ok(Some("its CPU flags show neither vmx nor svm".into()));
     }
     let Some(ramet) = programs.named("ramet") else { return Ok(Some("ramet is not built".into())) };
@@ -96,6 +95,12 @@ impl Report {
                 .map_or_else(|| "it is not fit".into(), |check| format!("{}: {}", check.name, check.detail)),
         )
     }
+}
+
+/// Whether this machine's CPU leaves only the lab.
+pub(crate) fn has_no_virtualization() -> Result<bool> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    Ok(!virtualizes(&cpuinfo))
 }
 
 fn virtualizes(cpuinfo: &str) -> bool {

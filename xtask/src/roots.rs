@@ -77,10 +77,11 @@ fn root(config: &Config, name: &str, recipe: &Path) -> Result<Root> {
 }
 
 /// Debian's bootstrap of `$2` (suite `$3`, packages `$4`) by the recipe in `$1`. The recipe's files come in before its
-/// packages, so that the first initrd is already made by the recipe's configuration, and again after them, so that no
-/// package has the last word.
+/// packages, so that these are already configured by them, and again after them, so that no package has the last word. The
+/// initrd is made once and last: `INITRD=No` keeps the kernel's package from making one, and linux-update-symlinks(1) from
+/// linking to it.
 const BOOTSTRAP: &str = r#"set -eu
-export RECIPE="$1"
+export RECIPE="$1" INITRD=No
 copy='tar -C "$RECIPE/root" --owner=0 --group=0 --mode=u+rwX,go+rX,go-w -c . |
   tar -C "$1" -x --keep-directory-symlink --no-overwrite-dir'
 exec mmdebstrap --quiet --mode=root --variant=minbase --format=directory --include="$4" \
@@ -89,6 +90,9 @@ exec mmdebstrap --quiet --mode=root --variant=minbase --format=directory --inclu
   --aptopt='Acquire::Languages "none"' \
   --essential-hook="$copy" --customize-hook="$copy" \
   --customize-hook='cp "$RECIPE/customize" "$1/customize" && chroot "$1" /customize && rm "$1/customize"' \
+  --customize-hook='set -e; unset INITRD; kernel=$(ls "$1/lib/modules")
+    chroot "$1" update-initramfs -c -k "$kernel"
+    chroot "$1" linux-update-symlinks install "$kernel" "/boot/vmlinuz-$kernel"' \
   "$3" "$2""#;
 
 fn bootstrap(recipe: &Path, suite: &str, out: &Path) -> Result<()> {

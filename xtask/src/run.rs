@@ -7,11 +7,12 @@ use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::build::Programs;
+use crate::build::{self, Programs};
 use crate::config::Config;
 use crate::images::{self, Guest, Images};
 use crate::lab::{self, Lab};
@@ -102,6 +103,29 @@ pub(crate) enum Output<'a> {
     To(File),
     /// All of it to standard error, in whole lines, each after this: for commands beside each other.
     Lines(&'a str),
+}
+
+/// Builds the programs, and beside it makes the roots that the images of `guests` will need. Where it is clear before
+/// anything is built that commands will run in the lab, it boots beside it, too.
+pub(crate) fn programs(config: &Config, place: Option<Place>, guests: &[Guest]) -> Result<Programs> {
+    let in_lab = place.map_or_else(place::has_no_virtualization, |place| Ok(place == Place::Lab))?;
+    thread::scope(|scope| {
+        let roots = scope.spawn(|| {
+            roots::need_tools()?;
+            thread::scope(|scope| {
+                let lab = scope.spawn(|| {
+                    roots::lab(config)?;
+                    if in_lab { lab::ensure_up(config).map(drop) } else { Ok(()) }
+                });
+                let guests = sys::side_by_side(guests, |guest| guest.root(config));
+                sys::join(lab).and(guests)
+            })
+        });
+        let programs = build::programs(config);
+        let roots = sys::join(roots);
+        let programs = programs?;
+        roots.map(|_| programs)
+    })
 }
 
 /// Runs the command beside the images of `guests`, returns its status.

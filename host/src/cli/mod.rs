@@ -24,7 +24,11 @@ use ramet::{
 use std::{path::PathBuf, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::{self, format::FmtSpan},
+    prelude::*,
+};
 
 /// Fork a suspended VM into individuals: QEMU/KVM clones, each with an identity of its own before anyone can log in.
 #[derive(Debug, Parser)]
@@ -114,14 +118,22 @@ enum Command {
 
 /// Messages of the library on stderr, as many as `verbose` asks for; `RAMET_LOG` says more exactly which.
 pub(crate) fn trace(verbose: u8) {
-    let level = ["error", "ramet=debug", "debug"][usize::from(verbose).min(2)];
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RAMET_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_writer(std::io::stderr)
-        .init();
+    let nothing = Targets::new();
+    let filter = match verbose {
+        0 => nothing.with_default(LevelFilter::ERROR),
+        1 => nothing.with_target("ramet", LevelFilter::DEBUG),
+        _ => nothing.with_default(LevelFilter::DEBUG),
+    };
+    let filter = match std::env::var("RAMET_LOG").map(|asked| asked.parse()) {
+        Ok(Ok(asked)) => asked,
+        Ok(Err(error)) => {
+            eprintln!("ramet: RAMET_LOG is not a filter such as ramet=debug, so it is left out: {error}");
+            filter
+        }
+        Err(_unset) => filter,
+    };
+    let layer = fmt::layer().with_span_events(FmtSpan::CLOSE).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
 /// The error and its causes on one line, none said twice.

@@ -106,7 +106,7 @@ pub(crate) fn down(config: &Config, wipe: bool) -> Result<()> {
     let folder = &config.lab;
     let _lock = Lock::take(&folder.join("lock"), "it starts or stops the lab")?;
     match Process::find(folder) {
-        None => eprintln!("xtask: the lab is not up"),
+        None => eprintln!("xtask: no lab is up in {}", folder.display()),
         Some(process) => {
             let step = Step::begin(format!("stopping the lab (pid {})", process.pid()));
             if let Some(state) = read_state(folder) {

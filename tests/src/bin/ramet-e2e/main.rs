@@ -1,7 +1,8 @@
 //! End-to-end cases over real VMs. Needs root, KVM, vhost-vsock, `ramet` on PATH and `RAMET_IMAGES`, which is what
 //! `cargo xtask lab run` gives.
 //!
-//! One template serves all cases: making it takes a cold boot. The last cases look at it again, bit for bit.
+//! One template serves all cases but those about other guests: making it takes a cold boot. The last cases look at it
+//! again, bit for bit.
 //!
 //! With `RAMET_TEST_DEADLINE` (seconds since 1970), cases that would begin later are reported as ignored, with that reason:
 //! for where somebody has no more time to wait.
@@ -9,7 +10,7 @@
 mod cases;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use ramet_tests::{NETS, World};
+use ramet_tests::World;
 use std::{
     process::ExitCode,
     sync::Arc,
@@ -26,14 +27,25 @@ fn main() -> ExitCode {
     let deadline = std::env::var("RAMET_TEST_DEADLINE").ok();
     let deadline =
         deadline.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.parse().expect("seconds")));
-    let listed = |cases: &[Case], world: Option<&Arc<World>>, deadline: Option<SystemTime>| -> Vec<Trial> {
+    let world = match World::make() {
+        _ if arguments.list => None,
+        Ok(world) => Some(Arc::new(world)),
+        Err(error) => {
+            eprintln!("cannot make the world that the cases run in: {error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = |cases: &[Case], share_template: bool, deadline: Option<SystemTime>| -> Vec<Trial> {
         let trial = |&(name, case): &Case| {
-            let world = world.cloned();
+            let world = world.clone();
             Trial::ignorable_test(name, move || {
                 if deadline.is_some_and(|deadline| SystemTime::now() > deadline) {
                     return Ok(Completion::ignored_with("no time is left (RAMET_TEST_DEADLINE)"));
                 }
                 let world = world.as_ref().ok_or("no world to run in")?;
+                if share_template {
+                    world.shared_template()?;
+                }
                 let begin = Instant::now();
                 let result = case(world);
                 eprint!("{} s ", begin.elapsed().as_secs());
@@ -45,23 +57,19 @@ fn main() -> ExitCode {
         };
         cases.iter().map(trial).collect()
     };
+    let mut all = trials(&cases::shared(), true, deadline);
+    all.extend(trials(&cases::guests(), false, deadline));
+    let last = trials(&cases::last(), true, None);
     if arguments.list {
-        let all: Vec<Case> = [cases::all(), cases::last()].concat();
-        return libtest_mimic::run(&arguments, listed(&all, None, None)).exit_code();
+        all.extend(last);
+        return libtest_mimic::run(&arguments, all).exit_code();
     }
-    let world = match World::with_template("512M", NETS) {
-        Ok(world) => Arc::new(world),
-        Err(error) => {
-            eprintln!("cannot make the world that the cases run in: {error:?}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let conclusion = libtest_mimic::run(&arguments, listed(&cases::all(), Some(&world), deadline));
+    let conclusion = libtest_mimic::run(&arguments, all);
     let none_ran = conclusion.num_passed == 0 && conclusion.num_ignored > 0;
     if none_ran {
         eprintln!("no time was left for a single case: nothing is known");
     }
-    let last = libtest_mimic::run(&arguments, listed(&cases::last(), Some(&world), None));
+    let last = libtest_mimic::run(&arguments, last);
     if none_ran || conclusion.has_failed() || last.has_failed() {
         ExitCode::FAILURE
     } else {

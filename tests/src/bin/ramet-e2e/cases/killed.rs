@@ -4,11 +4,17 @@ use crate::Case;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use ramet_tests::{Background, TEMPLATE, World, contains};
-use std::{process::Stdio, thread::sleep, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    process::{Command, ExitStatus, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 pub(crate) const CASES: &[Case] = &[
     ("killed::a_killed_fork_is_told_and_cleaned", a_killed_fork_is_told_and_cleaned),
     ("killed::an_interrupted_fork_leaves_nothing", an_interrupted_fork_leaves_nothing),
+    ("killed::a_crash_leaves_no_core_file", a_crash_leaves_no_core_file),
     ("killed::a_killed_create_is_cleaned_by_the_next", a_killed_create_is_cleaned_by_the_next),
 ];
 
@@ -55,6 +61,26 @@ fn an_interrupted_fork_leaves_nothing(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Passwords and keys go through `ramet`: whatever makes it crash, the kernel writes none of them to a disk.
+fn a_crash_leaves_no_core_file(world: &World) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let crash = |command: &Command| -> Result<ExitStatus> {
+        let mut cored = Command::new("sh");
+        cored.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\""]).arg(command.get_program());
+        cored.args(command.get_args()).current_dir(&directory).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Background::spawn(&mut cored)?;
+        sleep(Duration::from_millis(300));
+        let status = process.end(Signal::SIGABRT)?;
+        ensure!(status.signal() == Some(Signal::SIGABRT as i32), "{command:?}: {status}");
+        Ok(status)
+    };
+    ensure!(crash(Command::new("sleep").arg("60"))?.core_dumped(), "this host writes no core files at all");
+    let status = crash(&world.ramet(["fork", TEMPLATE, "--name", "victim"]))?;
+    ensure!(!status.core_dumped(), "{status}");
+    world.clear()?;
+    world.nothing_left()
+}
+
 fn a_killed_create_is_cleaned_by_the_next(world: &World) -> Result<()> {
     let disk = world.images.join("plain.qcow2");
     let disk = disk.to_str().unwrap_or_default();
@@ -75,6 +101,6 @@ fn a_killed_create_is_cleaned_by_the_next(world: &World) -> Result<()> {
     let left: Vec<_> =
         std::fs::read_dir(world.state_dir().join("templates"))?.filter_map(Result::ok).collect();
     ensure!(left.len() == 1, "something is left of the template: {left:?}");
-    let processes = std::process::Command::new("pgrep").args(["-f", "-name victim,"]).output()?;
+    let processes = Command::new("pgrep").args(["-f", "-name victim,"]).output()?;
     contains(&format!("{processes:?}"), "stdout: \"\"")
 }

@@ -19,16 +19,21 @@ const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 fn identity_survives_a_reboot(world: &World) -> Result<()> {
     world.ok(["fork", TEMPLATE, "--name", "keeper"])?;
     let before = world.ssh("keeper", WHO)?;
-    let first_boot = world.ssh("keeper", BOOT_ID)?;
-    world.ssh("keeper", "systemctl --no-block reboot")?;
-    until(BOOT, || {
-        ensure!(world.ssh("keeper", BOOT_ID)? != first_boot, "it has not rebooted yet");
-        Ok(())
-    })?;
+    reboot(world, "keeper")?;
     let after = world.ssh("keeper", WHO)?;
     ensure!(after == before, "after a reboot:\n{after}\nbefore:\n{before}");
     world.remove(&["keeper"])?;
     world.nothing_left()
+}
+
+/// Has a child reboot from inside, and waits until it can be logged in to again.
+pub(super) fn reboot(world: &World, child: &str) -> Result<()> {
+    let first_boot = world.ssh(child, BOOT_ID)?;
+    world.ssh(child, "systemctl --no-block reboot")?;
+    until(BOOT, || {
+        ensure!(world.ssh(child, BOOT_ID)? != first_boot, "{child} has not rebooted yet");
+        Ok(())
+    })
 }
 
 fn identity_survives_stop_and_start(world: &World) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod disk_full;
+mod domain;
 mod fail_closed;
 mod gate;
 mod guests;
@@ -13,8 +14,8 @@ mod verify;
 
 use crate::Case;
 
-/// Those that run in any order.
-pub(crate) fn all() -> Vec<Case> {
+/// Those that are about children of the shared template, in any order.
+pub(crate) fn shared() -> Vec<Case> {
     [
         bad_input::CASES,
         identity::CASES,
@@ -25,13 +26,17 @@ pub(crate) fn all() -> Vec<Case> {
         fail_closed::CASES,
         verify::CASES,
         template::CASES,
-        guests::network::CASES,
-        guests::domain::CASES,
+        domain::CASES,
     ]
     .concat()
 }
 
-/// Those that look at what all others have left.
+/// Those that make templates of other guests.
+pub(crate) fn guests() -> Vec<Case> {
+    [guests::network::CASES, guests::domain::CASES].concat()
+}
+
+/// Those that look at what all others have left of the shared template.
 pub(crate) fn last() -> Vec<Case> {
     template::LAST.to_vec()
 }

@@ -1,10 +1,8 @@
 //! Members of a domain, whose controller is a real one on the bridge.
 
-use crate::Case;
+use crate::{Case, cases::lifecycle};
 use anyhow::{Context as _, Result, ensure};
-use ramet_tests::{
-    BOOT_LIMIT, Background, Domain, TEMPLATE, World, contains, limited, string, succeeded, until,
-};
+use ramet_tests::{BOOT_LIMIT, Background, Domain, World, contains, limited, string, succeeded, until};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -14,16 +12,13 @@ use std::{
     time::Duration,
 };
 
-pub(crate) const CASES: &[Case] = &[
-    ("guests::domain::a_controller_serves_and_leaves_nothing", a_controller_serves),
-    ("guests::domain::samba_members", samba_members),
-    ("guests::domain::sssd_members", sssd_members),
-];
+pub(crate) const CASES: &[Case] =
+    &[("guests::domain::samba_members", samba_members), ("guests::domain::sssd_members", sssd_members)];
 
 /// Accounts from the directory to children and back: made, leased, used, given back, given new passwords, leased again;
-/// and one whose password somebody else has set is no member.
+/// and one whose password somebody else has set is no member. A controller whose clock is wrong makes no accounts.
 fn samba_members(world: &World) -> Result<()> {
-    let domain = Domain::start(&world.network)?;
+    let mut domain = Domain::start(&world.network)?;
     let office = Office::open(world, &domain, "samba", 3)?;
     let forked = office.fork(&["--count", "2"])?;
     let sids: BTreeSet<&str> =
@@ -57,21 +52,28 @@ fn samba_members(world: &World) -> Result<()> {
     ensure!(differences.as_array().is_some_and(|found| found.len() == 2), "{differences}");
     let again = office.fork(&["--name", "again"])?;
     ensure!(again[0]["identity"]["domain"]["kvno"].as_u64() > Some(2), "{again:?}");
+
+    domain.restart_with_clock("+10m")?;
+    let provision =
+        ["domain", "provision", "--pool", &office.pool, "--count", "1", "--config", &office.config];
+    contains(
+        &world.fails(provision)?,
+        "s ahead of this host's: set the clocks right (Kerberos allows 300 s)",
+    )?;
+    // A child's client goes by the controller's clock.
+    let again = office.fork(&["--name", "again"])?;
+    office.is_a_member(&again[0], "net ads testjoin")?;
+    ensure!(again[0]["identity"]["domain"]["kvno"].as_u64() > Some(2), "{again:?}");
     office.close()
 }
 
-/// A member for good: over a stop and a start it is who it was, users of the domain log in to it, its key is in its keytab
-/// alone, and its account goes with it. And those who cannot become members: a guest without a client, one whose domain is
-/// gone, and one for whom there is no account.
+/// A member for good: over a stop and a start, and over a reboot, it is who it was, users of the domain log in to it, its
+/// key is in its keytab alone, and its account goes with it. And those who cannot become members: one whose domain is gone,
+/// and one for whom there is no account.
 fn sssd_members(world: &World) -> Result<()> {
     let domain = Domain::start(&world.network)?;
     let office = Office::open(world, &domain, "sssd", 2)?;
     let status = "sssctl domain-status ad.ramet.test -o";
-
-    let error = world.fails(["fork", TEMPLATE, "--name", "clientless", "--pool", &office.pool])?;
-    contains(&error, "neither Samba's winbind nor SSSD is installed")?;
-    ensure!(office.states()? == ["available", "quarantine"], "{:?}", office.states()?);
-    world.json(&["domain", "retire", "--config", &office.config, "--pool", &office.pool])?;
 
     let forked = office.fork(&["--name", "member", "--persistent"])?;
     office.is_a_member(&forked[0], status)?;
@@ -79,6 +81,8 @@ fn sssd_members(world: &World) -> Result<()> {
     users_log_in(world, &domain, "member")?;
     world.ok(["stop", "member", "--timeout", "120s"])?;
     world.ok(["start", "member", "--timeout", BOOT_LIMIT])?;
+    until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
+    lifecycle::reboot(world, "member")?;
     until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
 
     let fork_late = ["fork", &office.guest, "--name", "late", "--pool", &office.pool];
@@ -105,6 +109,17 @@ fn sssd_members(world: &World) -> Result<()> {
     let listed = world.json(&["domain", "ls", "--config", &office.config])?;
     ensure!(listed.as_array().is_some_and(|accounts| accounts.len() == 1), "{listed}");
     office.close()
+}
+
+/// A guest whose Samba is set up for another domain than the account's becomes no member of either.
+pub(super) fn another_domain(world: &World, guest: &str) -> Result<()> {
+    let domain = Domain::start(&world.network)?;
+    domain.provision(world, "foreign", 1)?;
+    let error = world.fails(["fork", guest, "--name", "foreign", "--pool", "foreign"])?;
+    contains(&error, "Samba's realm is \"OTHER.RAMET.TEST\", and the computer account needs AD.RAMET.TEST")?;
+    let shown = world.json(&["pool", "show", "foreign"])?;
+    ensure!(string(&shown, "/0/state")? == "quarantine", "{shown}");
+    Ok(())
 }
 
 /// A user of the domain logs in with a password, and is somebody there.
@@ -214,38 +229,4 @@ impl<'a> Office<'a> {
         self.world.ok(["template", "rm", &self.guest])?;
         self.world.nothing_left()
     }
-}
-
-fn a_controller_serves(world: &World) -> Result<()> {
-    let computer = ["computer", "create", "left-over"];
-    let show = ["computer", "show", "left-over"];
-    let domain = Domain::start(&world.network)?;
-    let mut kinit = domain.command("kinit");
-    let password = fs::File::open(domain.password_file("alice"))?;
-    succeeded(kinit.args(["-c", "MEMORY:", "alice"]).stdin(Stdio::from(password)))?;
-    let mut whoami = domain.command("ldapwhoami");
-    whoami.env("LDAPTLS_CACERT", "/srv/ad/tls/ca.pem").args(["-x", "-H", "ldaps://dc1.ad.ramet.test"]);
-    whoami.args(["-D", "ramet@ad.ramet.test", "-y", "/srv/ad/secrets/ramet"]);
-    contains(&succeeded(&mut whoami)?, r"RAMET\ramet")?;
-    succeeded(&mut domain.administrate(&computer))?;
-    succeeded(&mut domain.administrate(&show))?;
-    drop(domain);
-    until(Duration::from_secs(10), || {
-        let processes = controllers()?;
-        ensure!(processes.is_empty(), "still there: {processes:?}");
-        Ok(())
-    })?;
-
-    // The next one knows nothing of what the last was told.
-    let domain = Domain::start(&world.network)?;
-    let unknown = domain.administrate(&show).output().context("cannot run samba-tool")?;
-    ensure!(!unknown.status.success(), "an account of the last run is there");
-    contains(&String::from_utf8_lossy(&unknown.stderr), "Unable to find computer")
-}
-
-/// Names of Samba's processes.
-fn controllers() -> Result<Vec<String>> {
-    let name = |process: fs::DirEntry| fs::read_to_string(process.path().join("comm")).ok();
-    let names = fs::read_dir("/proc")?.filter_map(Result::ok).filter_map(name);
-    Ok(names.filter(|name| ["samba", "smbd", "winbind"].iter().any(|part| name.contains(part))).collect())
 }

@@ -1,5 +1,6 @@
 //! Children of another Debian, with other network services, with a display manager: two of each, that everything is asked of.
 
+use super::domain;
 use crate::{Case, cases::identity};
 use anyhow::{Context as _, Result, bail, ensure};
 use ramet_tests::{World, contains, string, succeeded, until};
@@ -17,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
 fn debian_12_with_networkmanager(world: &World) -> Result<()> {
     let questions = "cd /var/lib/NetworkManager; sha256sum < secret_key; echo $(grep -l 10.77.0.9$ *.lease)
         net getlocalsid; grep -v ^# /etc/iscsi/initiatorname.iscsi; cat /etc/nvme/hostnqn /etc/nvme/hostid";
-    let answers = individuals(world, "debian12-nm", &["NetworkManager"], questions)?;
+    let answers = individuals(world, "debian12-nm", &["NetworkManager"], questions, domain::another_domain)?;
     for (answer, identity) in &answers {
         let [secret, planted, sid, initiator, nqn, id] = &answer[..] else { bail!("{answer:?}") };
         ensure!(planted.is_empty(), "a lease of the template's is still there: {planted}");
@@ -34,8 +35,8 @@ fn debian_12_with_networkmanager(world: &World) -> Result<()> {
 
 fn debian_13_with_ifupdown_and_a_display_manager(world: &World) -> Result<()> {
     let duid = "cat /var/lib/dhcpcd/duid; pgrep -c greet";
-    let answers =
-        individuals(world, "debian13-ifupdown", &["ifup@enlan", "networking", "display-manager"], duid)?;
+    let units = &["ifup@enlan", "networking", "display-manager"];
+    let answers = individuals(world, "debian13-ifupdown", units, duid, |_, _| Ok(()))?;
     for (answer, _) in &answers {
         let [duid, greeters] = &answer[..] else { bail!("{answer:?}") };
         ensure!(!duid.starts_with("00:04:00:11:22:33"), "the DUID is the image's");
@@ -59,14 +60,23 @@ for unit in $UNITS ssh; do
 done; echo
 ";
 
-/// Makes a template of a guest and two children, and fails unless they are two; then one more with a static address.
-/// `units` are those that the gate holds there; what the two answer to `questions` is returned, beside the identities they
-/// were given.
-fn individuals(world: &World, guest: &str, units: &[&str], questions: &str) -> Result<Vec<Answer>> {
+/// Makes a template of a guest and two children, and fails unless they are two; then one more with a static address, and
+/// what `more` does with the template. `units` are those that the gate holds there; what the two answer to `questions` is
+/// returned, beside the identities they were given.
+fn individuals(
+    world: &World,
+    guest: &str,
+    units: &[&str],
+    questions: &str,
+    more: fn(&World, &str) -> Result<()>,
+) -> Result<Vec<Answer>> {
     world.create_template(guest, guest, "512M", &["bridge=ramete2e0"])?;
     let questions = format!("UNITS='{}'\n{QUESTIONS}{questions}", units.join(" "));
-    let answers = two_children(world, guest, &questions)
-        .and_then(|answers| with_a_static_address(world, guest).map(|()| answers));
+    let answers = two_children(world, guest, &questions).and_then(|answers| {
+        with_a_static_address(world, guest)?;
+        more(world, guest)?;
+        Ok(answers)
+    });
     // Other cases count templates.
     world.clear()?;
     world.ok(["template", "rm", guest])?;
