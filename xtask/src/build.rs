@@ -17,31 +17,37 @@ pub(crate) const PROFILE: &str = "release";
 #[derive(Debug, Clone)]
 pub(crate) struct Programs(Vec<PathBuf>);
 
-/// What is built: with which profile, which packages, and which of their programs commands find on PATH. Packages of a
-/// profile are always built together, since each would else be built again with the features that the others ask of common
-/// dependencies.
-const BUILDS: [(&str, &[&str], &[&str]); 2] = [
-    ("agent", &["ramet-agent"], &["ramet-agent"]),
-    (PROFILE, &["ramet", "ramet-tests"], &["ramet", "ramet-e2e", "ramet-demo", "ramet-bench"]),
-];
+/// The programs of tests/.
+pub(crate) const OF_TESTS: [&str; 3] = ["ramet-e2e", "ramet-demo", "ramet-bench"];
 
-/// Builds the programs as they are shipped. Cargo decides whether there is anything to do. Beside each other: the agent is
-/// optimized and linked as one unit, which has but one CPU busy.
-pub(crate) fn programs(config: &Config) -> Result<Programs> {
-    sys::side_by_side(&BUILDS, |(profile, packages, _)| {
-        let packages = packages.iter().flat_map(|package| ["-p", package]);
-        sys::run(sys::cargo(config).args(["build", "--profile", profile]).args(packages))
+/// The agent's package, program and profile.
+const AGENT: &str = "ramet-agent";
+const AGENT_PROFILE: &str = "agent";
+
+/// Builds what ships, as it is shipped, and `of_tests`. Cargo decides whether there is anything to do. The agent beside
+/// the rest: it is optimized and linked as one unit, which has but one CPU busy. The rest always with the same packages,
+/// since each would else be built again with the features that the others ask of common dependencies.
+pub(crate) fn programs(config: &Config, of_tests: &[&str]) -> Result<Programs> {
+    let agent = ["--profile", AGENT_PROFILE, "-p", AGENT].to_vec();
+    let mut rest = ["--profile", PROFILE, "-p", "ramet", "-p", "ramet-tests", "--bin", "ramet"].to_vec();
+    rest.extend(of_tests.iter().flat_map(|program| ["--bin", program]));
+    sys::side_by_side(&[agent, rest], |arguments| {
+        sys::run(sys::cargo(config).arg("build").args(arguments))
             .context("the programs of this checkout do not build")
     })?;
-    Ok(last(config))
+    Ok(built(config, of_tests))
 }
 
 /// What was built last, perhaps nothing.
 pub(crate) fn last(config: &Config) -> Programs {
-    let built = BUILDS.iter().flat_map(|(profile, _, programs)| {
-        programs.iter().map(|program| config.built(profile).join(program))
-    });
-    Programs(built.filter(|path| path.exists()).collect())
+    built(config, &OF_TESTS)
+}
+
+fn built(config: &Config, of_tests: &[&str]) -> Programs {
+    let folder = config.built(PROFILE);
+    let rest = ["ramet"].iter().chain(of_tests).map(|program| folder.join(program));
+    let all = [config.built(AGENT_PROFILE).join(AGENT)].into_iter().chain(rest);
+    Programs(all.filter(|path| path.exists()).collect())
 }
 
 impl Programs {

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use crate::build::{self, PROFILE};
 use crate::config::Config;
 use crate::dc;
-use crate::images::Guest;
+use crate::images::{self, Guest};
 use crate::lab;
 use crate::place::{self, Place};
 use crate::postgres;
@@ -38,7 +38,7 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
     // None is up yet, if two are to fit.
     let two_fit = lab::two_fit()?;
     leaving_the_lab(config, || {
-        let programs = run::programs(config, place, guests)?;
+        let programs = run::programs(config, place, guests, &[END_TO_END])?;
         let place = place.map_or_else(|| place::find(config, &programs), Ok)?;
         let halved = two_fit && place == Place::Lab;
         let end_to_end = |config: &Config, label: &str, cases: &[&str]| {
@@ -46,21 +46,22 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
             let output = if halved { Output::Lines(label) } else { Output::Inherited };
             run::run(config, Some(place), guests, &programs, &command, output)
         };
-        // Beside each other: a lab has one CPU, whatever this machine has.
+        // Before two labs ask for them at once.
+        images::ensure(config, guests, &programs)?;
+        // All beside each other: a lab has one CPU, whatever this machine has.
         thread::scope(|scope| {
-            let beside = scope.spawn(|| {
-                test_here(config)?;
-                if halved {
+            let here = scope.spawn(|| test_here(config));
+            let second = halved.then(|| {
+                scope.spawn(|| {
                     let config = config.second_lab();
                     leaving_the_lab(&config, || end_to_end(&config, "lab 2", &["--skip", HALF]))
-                } else {
-                    Ok(ExitCode::SUCCESS)
-                }
+                })
             });
-            let here = end_to_end(config, "lab 1", if halved { &[HALF] } else { &[] });
-            let beside = sys::join(beside)?;
-            let here = here?;
-            Ok(if here == ExitCode::SUCCESS { beside } else { here })
+            let first = end_to_end(config, "lab 1", if halved { &[HALF] } else { &[] });
+            let second = second.map_or(Ok(ExitCode::SUCCESS), sys::join);
+            sys::join(here)?;
+            let (first, second) = (first?, second?);
+            Ok(if first == ExitCode::SUCCESS { second } else { first })
         })
     })
 }
@@ -133,7 +134,7 @@ pub(crate) fn bench(
 }
 
 fn bench_leases(config: &Config, json: &Path) -> Result<ExitCode> {
-    let programs = build::programs(config)?;
+    let programs = build::programs(config, &[BENCH])?;
     let program = programs.named(BENCH).context("the benchmark is not built")?;
     let server = postgres::Server::start()?;
     let mut command = Command::new(program);
@@ -151,7 +152,7 @@ fn bench_vms(config: &Config, place: Option<Place>, parts: &[Part], json: Option
     let script = "rm -f /tmp/ramet-bench.json; ramet-bench --json /tmp/ramet-bench.json \"$@\" >&2; status=$?
                   cat /tmp/ramet-bench.json; exit $status";
     let command = [&["sh", "-c", script, BENCH].map(OsString::from)[..], &names].concat();
-    build_and_run(config, place, guests, &command, Output::To(File::create(json)?))
+    build_and_run(config, place, guests, BENCH, &command, Output::To(File::create(json)?))
 }
 
 fn job(
@@ -163,18 +164,19 @@ fn job(
 ) -> Result<ExitCode> {
     let mut command = vec![OsString::from(program)];
     command.extend_from_slice(arguments);
-    build_and_run(config, place, guests, &command, Output::Inherited)
+    build_and_run(config, place, guests, program, &command, Output::Inherited)
 }
 
 fn build_and_run(
     config: &Config,
     place: Option<Place>,
     guests: &[Guest],
+    program: &str,
     command: &[OsString],
     output: Output<'_>,
 ) -> Result<ExitCode> {
     leaving_the_lab(config, || {
-        let programs = run::programs(config, place, guests)?;
+        let programs = run::programs(config, place, guests, &[program])?;
         run::run(config, place, guests, &programs, command, output)
     })
 }

@@ -150,8 +150,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Lab(LabCommand::Run { site, no_build, mut guests, command }) => {
             guests.insert(0, Guest::Debian);
-            let programs =
-                if no_build { build::last(&config) } else { run::programs(&config, site.place, &guests)? };
+            let programs = if no_build {
+                build::last(&config)
+            } else {
+                run::programs(&config, site.place, &guests, &build::OF_TESTS)?
+            };
             return run::run(&config, site.place, &guests, &programs, &command, run::Output::Inherited);
         }
         Command::Lab(LabCommand::Up) => drop(lab::ensure_up(&config)?),
@@ -179,11 +182,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Images { guests } => {
             let guests = if guests.is_empty() { Guest::value_variants() } else { &guests };
             // Here is where they are made, wherever they will be used.
-            let programs = run::programs(&config, Some(place::Place::Host), guests)?;
+            let programs = run::programs(&config, Some(place::Place::Host), guests, &[])?;
             println!("{}", images::ensure(&config, guests, &programs)?);
         }
         Command::Deb => {
-            let package = package::ensure(&config, &build::programs(&config)?)?;
+            let package = package::ensure(&config, &build::programs(&config, &[])?)?;
             println!("{}", package::copy_to_target(&config, &package)?.display());
         }
         Command::Dc { command } => return dc::run(&config, &command),

@@ -105,9 +105,14 @@ pub(crate) enum Output<'a> {
     Lines(&'a str),
 }
 
-/// Builds the programs, and beside it makes the roots that the images of `guests` will need. Where it is clear before
+/// Builds the programs, `of_tests` among them, and beside it makes the roots that the images of `guests` will need. Where it is clear before
 /// anything is built that commands will run in the lab, it boots beside it, too.
-pub(crate) fn programs(config: &Config, place: Option<Place>, guests: &[Guest]) -> Result<Programs> {
+pub(crate) fn programs(
+    config: &Config,
+    place: Option<Place>,
+    guests: &[Guest],
+    of_tests: &[&str],
+) -> Result<Programs> {
     let in_lab = place.map_or_else(place::has_no_virtualization, |place| Ok(place == Place::Lab))?;
     thread::scope(|scope| {
         let roots = scope.spawn(|| {
@@ -121,7 +126,7 @@ pub(crate) fn programs(config: &Config, place: Option<Place>, guests: &[Guest]) 
                 sys::join(lab).and(guests)
             })
         });
-        let programs = build::programs(config);
+        let programs = build::programs(config, of_tests);
         let roots = sys::join(roots);
         let programs = programs?;
         roots.map(|_| programs)

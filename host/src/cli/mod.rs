@@ -124,13 +124,12 @@ pub(crate) fn trace(verbose: u8) {
         1 => nothing.with_target("ramet", LevelFilter::DEBUG),
         _ => nothing.with_default(LevelFilter::DEBUG),
     };
-    let filter = match std::env::var("RAMET_LOG").map(|asked| asked.parse()) {
-        Ok(Ok(asked)) => asked,
-        Ok(Err(error)) => {
+    let filter = match std::env::var("RAMET_LOG").as_deref() {
+        Err(_) | Ok("") => filter,
+        Ok(asked) => asked.parse().unwrap_or_else(|error| {
             eprintln!("ramet: RAMET_LOG is not a filter such as ramet=debug, so it is left out: {error}");
             filter
-        }
-        Err(_unset) => filter,
+        }),
     };
     let layer = fmt::layer().with_span_events(FmtSpan::CLOSE).with_writer(std::io::stderr);
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();

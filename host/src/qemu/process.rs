@@ -93,8 +93,9 @@ impl Process {
         let mut command = Command::new(QEMU);
         command
             .args(argv)
-            // It may hold a database's password, and whoever leaves a guest is in this process.
+            // They may hold a database's password, and whoever leaves a guest is in this process.
             .env_remove("RAMET_STORE")
+            .env_remove("PGPASSWORD")
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(log.try_clone().at("open", &log_path)?)
