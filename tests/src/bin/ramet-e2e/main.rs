@@ -27,9 +27,8 @@ fn main() -> ExitCode {
     let deadline = std::env::var("RAMET_TEST_DEADLINE").ok();
     let deadline =
         deadline.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds.parse().expect("seconds")));
-    let world = match World::make() {
-        _ if arguments.list => None,
-        Ok(world) => Some(Arc::new(world)),
+    let world = match (!arguments.list).then(World::make).transpose() {
+        Ok(world) => world.map(Arc::new),
         Err(error) => {
             eprintln!("cannot make the world that the cases run in: {error:?}");
             return ExitCode::FAILURE;
