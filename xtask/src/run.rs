@@ -105,8 +105,8 @@ pub(crate) enum Output<'a> {
     Lines(&'a str),
 }
 
-/// Builds the programs, `of_tests` among them, and beside it makes the roots that the images of `guests` will need. Where it is clear before
-/// anything is built that commands will run in the lab, it boots beside it, too.
+/// Builds the programs, `of_tests` among them, and beside it makes the roots that the images of `guests` will need. Where
+/// it is clear before anything is built that commands will run in the lab, that boots beside it, too.
 pub(crate) fn programs(
     config: &Config,
     place: Option<Place>,

@@ -58,7 +58,7 @@ fn samba_members(world: &World) -> Result<()> {
         &world.fails(provision)?,
         "s ahead of this host's: set the clocks right (Kerberos allows 300 s)",
     )?;
-    // A child's client goes by the controller's clock.
+    // A Kerberos client goes by the controller's clock (`kdc_timesync` in krb5.conf(5)).
     let again = office.fork(&["--name", "again"])?;
     office.is_a_member(&again[0], "net ads testjoin")?;
     ensure!(again[0]["identity"]["domain"]["kvno"].as_u64() > Some(2), "{again:?}");
