@@ -75,13 +75,7 @@ fn sssd_members(world: &World) -> Result<()> {
 
     let forked = office.fork(&["--name", "member", "--persistent"])?;
     office.is_a_member(&forked[0], status)?;
-    office.keeps_its_key(&forked[0])?;
     users_log_in(world, &domain, "member")?;
-    world.ok(["stop", "member", "--timeout", "120s"])?;
-    world.ok(["start", "member", "--timeout", BOOT_LIMIT])?;
-    until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
-    lifecycle::reboot(world, "member")?;
-    until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
 
     let fork_late = ["fork", &office.guest, "--name", "late", "--pool", &office.pool];
     let mut late = world.ramet(fork_late);
@@ -91,16 +85,31 @@ fn sssd_members(world: &World) -> Result<()> {
         ensure!(shown["timings_ms"]["identified"].is_u64(), "{shown}");
         Ok(())
     })?;
-    // What it hears from the domain is nothing any more, which it says after two minutes, and is undone.
+    // What it hears from the domain is nothing any more, which it says after two minutes, and is undone. Until then there is
+    // time for what needs no domain.
     domain.disconnect()?;
-    let status = late.wait()?;
-    ensure!(status.code() == Some(1), "{status}");
+    office.keeps_its_key(&forked[0])?;
+    let who = world.ssh("member", lifecycle::WHO)?;
+    world.ok(["stop", "member", "--timeout", "120s"])?;
+    let ended = late.wait()?;
+    ensure!(ended.code() == Some(1), "{ended}");
     ensure!(world.json(&["ls"])?.as_array().is_some_and(|listed| listed.len() == 1), "a child is left");
     domain.connect()?;
     ensure!(office.states()? == ["in_use", "quarantine"], "{:?}", office.states()?);
     // None is left.
     let error = world.fails(fork_late)?;
     contains(&error, "has 0 identities available")?;
+
+    let is_who_it_was = || {
+        until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
+        let now = world.ssh("member", lifecycle::WHO)?;
+        ensure!(now == who, "it is now:\n{now}\nand was:\n{who}");
+        Ok(())
+    };
+    world.ok(["start", "member", "--timeout", BOOT_LIMIT])?;
+    is_who_it_was()?;
+    lifecycle::reboot(world, "member")?;
+    is_who_it_was()?;
 
     world.ok(["rm", "member", "--config", &office.config])?;
     ensure!(office.states()? == ["quarantine", "retired"], "{:?}", office.states()?);
