@@ -10,6 +10,7 @@ pub(crate) const CASES: &[Case] = &[
     ("bad_input::an_image_without_the_agent", an_image_without_the_agent),
     ("bad_input::names_that_are_taken_or_none", names_that_are_taken_or_none),
     ("bad_input::identities_that_cannot_be", identities_that_cannot_be),
+    ("bad_input::a_log_filter_that_is_none", a_log_filter_that_is_none),
     ("bad_input::too_little_memory", too_little_memory),
     ("bad_input::a_full_disk", a_full_disk),
     ("bad_input::a_host_without_kvm_or_vsock", a_host_without_kvm_or_vsock),
@@ -93,6 +94,13 @@ fn identities_that_cannot_be(world: &World) -> Result<()> {
     }
     contains(&world.fails(["fork", TEMPLATE, "--identity", "/nonexistent"])?, "cannot read /nonexistent")?;
     world.nothing_left()
+}
+
+/// Told, and no reason not to do what was asked.
+fn a_log_filter_that_is_none(world: &World) -> Result<()> {
+    let output = world.ramet(["ls"]).env("RAMET_LOG", "ramet=loud").output()?;
+    ensure!(output.status.success(), "{output:?}");
+    contains(&String::from_utf8(output.stderr)?, "RAMET_LOG is not a filter such as ramet=debug")
 }
 
 fn too_little_memory(world: &World) -> Result<()> {

@@ -5,8 +5,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use ramet_tests::{Background, TEMPLATE, World, contains};
 use std::{
-    os::unix::process::ExitStatusExt as _,
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     thread::sleep,
     time::Duration,
 };
@@ -14,7 +13,6 @@ use std::{
 pub(crate) const CASES: &[Case] = &[
     ("killed::a_killed_fork_is_told_and_cleaned", a_killed_fork_is_told_and_cleaned),
     ("killed::an_interrupted_fork_leaves_nothing", an_interrupted_fork_leaves_nothing),
-    ("killed::a_crash_leaves_no_core_file", a_crash_leaves_no_core_file),
     ("killed::a_killed_create_is_cleaned_by_the_next", a_killed_create_is_cleaned_by_the_next),
 ];
 
@@ -59,26 +57,6 @@ fn an_interrupted_fork_leaves_nothing(world: &World) -> Result<()> {
         world.nothing_left()?;
     }
     Ok(())
-}
-
-/// Passwords and keys go through `ramet`: whatever makes it crash, the kernel writes none of them to a disk.
-fn a_crash_leaves_no_core_file(world: &World) -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let crash = |command: &Command| -> Result<ExitStatus> {
-        let mut cored = Command::new("sh");
-        cored.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\""]).arg(command.get_program());
-        cored.args(command.get_args()).current_dir(&directory).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Background::spawn(&mut cored)?;
-        sleep(Duration::from_millis(300));
-        let status = process.end(Signal::SIGABRT)?;
-        ensure!(status.signal() == Some(Signal::SIGABRT as i32), "{command:?}: {status}");
-        Ok(status)
-    };
-    ensure!(crash(Command::new("sleep").arg("60"))?.core_dumped(), "this host writes no core files at all");
-    let status = crash(&world.ramet(["fork", TEMPLATE, "--name", "victim"]))?;
-    ensure!(!status.core_dumped(), "{status}");
-    world.clear()?;
-    world.nothing_left()
 }
 
 fn a_killed_create_is_cleaned_by_the_next(world: &World) -> Result<()> {

@@ -9,6 +9,7 @@ mod guests;
 mod identity;
 mod killed;
 mod lifecycle;
+mod secrets;
 mod template;
 mod verify;
 
@@ -22,6 +23,7 @@ pub(crate) fn shared() -> Vec<Case> {
         gate::CASES,
         lifecycle::CASES,
         killed::CASES,
+        secrets::CASES,
         disk_full::CASES,
         fail_closed::CASES,
         verify::CASES,
