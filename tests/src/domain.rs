@@ -112,13 +112,6 @@ impl<'a> Domain<'a> {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// A program of the controller's root: `kinit`, `ldapsearch`, or `samba-tool` with the options that
-    /// [`administrate`](Self::administrate) gives.
-    #[must_use]
-    pub fn command(&self, program: &str) -> Command {
-        self.tools.command(program)
-    }
-
     /// `samba-tool` on the directory itself, as an administrator who sits at the controller.
     #[must_use]
     pub fn administrate(&self, arguments: &[&str]) -> Command {

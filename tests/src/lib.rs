@@ -71,7 +71,7 @@ impl World {
     /// asks, and tried no second time.
     pub fn shared_template(&self) -> Result<&str> {
         let made = self.template_sums.get_or_init(|| {
-            let made = self.create_template("debian", TEMPLATE, "512M", NETS).and_then(|()| self.sums());
+            let made = self.create_template("debian", TEMPLATE, "256M", NETS).and_then(|()| self.sums());
             made.map_err(|error| format!("cannot make the template that the cases share: {error:#}"))
         });
         made.as_deref().map_err(|error| anyhow!("{error}"))
@@ -149,7 +149,7 @@ impl World {
     /// Checksums of the shared template's files, not taken by ramet.
     pub fn sums(&self) -> Result<String> {
         let files = ["ram", "state", "disk.qcow2", "overlay.qcow2", "manifest.json"];
-        succeeded(Command::new("sha256sum").args(files.map(|file| self.template_file(TEMPLATE, file))))
+        succeeded(Command::new("b2sum").args(files.map(|file| self.template_file(TEMPLATE, file))))
     }
 
     /// Fails unless nothing at all is left of any child: no entry, no file, no process, no interface. The kernel may

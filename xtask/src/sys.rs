@@ -1,6 +1,6 @@
 //! Processes, locks, progress.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -53,10 +53,19 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// This toolchain's cargo, in the checkout.
+/// This toolchain's cargo, in the checkout. What the cargo that runs this program has told it of its own package is no
+/// business of the others': a dependency (ring) is built again where that differs, and so after each cargo that somebody
+/// runs without xtask.
 pub(crate) fn cargo(config: &Config) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&config.root);
+    let of_package = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for name in std::env::vars_os().map(|(name, _)| name).filter(of_package) {
+        command.env_remove(name);
+    }
     command
 }
 

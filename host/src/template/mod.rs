@@ -106,9 +106,11 @@ impl Template {
         }
     }
 
-    /// Compares every byte with the manifest; the names of the files that differ, and how.
+    /// Compares every byte with the manifest; the names of the files that differ, and how. Where what is cheap to check
+    /// differs, the rest is not read: the template is lost already.
     pub fn verify(&self) -> Result<Vec<String>, TemplateError> {
-        self.problems(Depth::Full)
+        let problems = self.problems(Depth::Cheap)?;
+        if problems.is_empty() { self.problems(Depth::Full) } else { Ok(problems) }
     }
 
     fn problems(&self, depth: Depth) -> Result<Vec<String>, TemplateError> {

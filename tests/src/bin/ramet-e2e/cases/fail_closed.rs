@@ -56,7 +56,7 @@ ExecStart=/bin/date --set=2001-01-01
 [Install]
 WantedBy=sysinit.target
 END
-systemctl --quiet enable old-clock.service
+ln -s /etc/systemd/system/old-clock.service /etc/systemd/system/sysinit.target.wants/
 head -c 16 /dev/urandom > /var/lib/systemd/credential.secret
 printf '\005\002' > /etc/krb5.keytab
 echo 'net.ipv6.conf.default.stable_secret = fd00::1' > /etc/sysctl.d/secret.conf
@@ -142,7 +142,7 @@ fn make_faulty(world: &World) -> Result<()> {
     succeeded(&mut convert)?;
     world.remove(&["seed"])?;
     let mut create =
-        world.ramet(["template", "create", FAULTY, "--memory", "512M", "--timeout", BOOT_LIMIT, "--disk"]);
+        world.ramet(["template", "create", FAULTY, "--memory", "256M", "--timeout", BOOT_LIMIT, "--disk"]);
     succeeded(create.arg(&disk).args(NETS.iter().flat_map(|net| ["--net", net])))?;
     Ok(std::fs::remove_file(disk)?)
 }

@@ -3,8 +3,9 @@
 use crate::Case;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use ramet_tests::{Background, TEMPLATE, World, contains};
+use ramet_tests::{Background, TEMPLATE, World};
 use std::{
+    io::{self, BufRead, BufReader},
     process::{Command, Stdio},
     thread::sleep,
     time::Duration,
@@ -60,25 +61,37 @@ fn an_interrupted_fork_leaves_nothing(world: &World) -> Result<()> {
 }
 
 fn a_killed_create_is_cleaned_by_the_next(world: &World) -> Result<()> {
-    let disk = world.images.join("plain.qcow2");
-    let disk = disk.to_str().unwrap_or_default();
-    // While it copies the disk, and while the parent boots.
-    for moment in [1, 20] {
-        let mut command = world.ramet(["template", "create", "victim", "--memory", "256M", "--disk", disk]);
-        let create = Background::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
-        sleep(Duration::from_secs(moment));
+    for step in ["copying the disk", "booting the parent"] {
+        let (create, _said) = create_as_far_as(world, step)?;
         create.end(Signal::SIGKILL)?;
         let listed = world.json(&["template", "ls"])?;
         ensure!(listed.as_array().is_some_and(|all| all.len() == 1), "half a template is listed: {listed}");
     }
     // It finds the parent that the last one left, ends it, and is interrupted itself.
-    let mut command = world.ramet(["template", "create", "victim", "--memory", "256M", "--disk", disk]);
-    let create = Background::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    sleep(Duration::from_secs(15));
+    let (create, _said) = create_as_far_as(world, "booting the parent")?;
     ensure!(!create.end(Signal::SIGINT)?.success(), "an interrupted create succeeded");
     let left: Vec<_> =
         std::fs::read_dir(world.state_dir().join("templates"))?.filter_map(Result::ok).collect();
     ensure!(left.len() == 1, "something is left of the template: {left:?}");
     let processes = Command::new("pgrep").args(["-f", "-name victim,"]).output()?;
-    contains(&format!("{processes:?}"), "stdout: \"\"")
+    ensure!(processes.stdout.is_empty(), "{processes:?}");
+    Ok(())
+}
+
+/// Starts to make a template, and returns when that is in the middle of a step; with what it has still to say.
+fn create_as_far_as(world: &World, step: &str) -> Result<(Background, impl BufRead)> {
+    let disk = world.images.join("plain.qcow2");
+    let mut command = world.ramet(["template", "create", "victim", "--memory", "256M", "--disk"]);
+    let (said, stderr) = io::pipe()?;
+    let create = Background::spawn(command.arg(disk).stdout(Stdio::null()).stderr(stderr))?;
+    // It has the other writing end.
+    drop(command);
+    let mut said = BufReader::new(said);
+    let mut line = String::new();
+    while !line.contains(step) {
+        line.clear();
+        ensure!(said.read_line(&mut line)? > 0, "it has ended before {step}");
+    }
+    sleep(Duration::from_secs(2));
+    Ok((create, said))
 }

@@ -39,7 +39,7 @@ fn a_crash_leaves_no_core_file(world: &World) -> Result<()> {
 
 /// Whoever leaves a guest is in its QEMU, which has the environment of `ramet` but for that.
 fn qemu_has_no_password_of_the_store(world: &World) -> Result<()> {
-    let mut fork = world.ramet(["fork", TEMPLATE, "--name", "confined", "--wait", "resumed"]);
+    let mut fork = world.ramet(["fork", TEMPLATE, "--name", "confined"]);
     fork.env("RAMET_STORE", "postgres://ramet:of-a-store@127.0.0.1:1/none");
     fork.env("PGPASSWORD", "of-a-store").env("NOT_SECRET", "known");
     succeeded(&mut fork)?;

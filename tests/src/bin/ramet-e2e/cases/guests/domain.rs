@@ -2,7 +2,7 @@
 
 use crate::{Case, cases::lifecycle};
 use anyhow::{Context as _, Result, ensure};
-use ramet_tests::{BOOT_LIMIT, Background, Domain, World, contains, limited, string, succeeded, until};
+use ramet_tests::{Background, Domain, World, contains, limited, string, succeeded, until};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -89,8 +89,6 @@ fn sssd_members(world: &World) -> Result<()> {
     // time for what needs no domain.
     domain.disconnect()?;
     office.keeps_its_key(&forked[0])?;
-    let who = world.ssh("member", lifecycle::WHO)?;
-    world.ok(["stop", "member", "--timeout", "120s"])?;
     let ended = late.wait()?;
     ensure!(ended.code() == Some(1), "{ended}");
     ensure!(world.json(&["ls"])?.as_array().is_some_and(|listed| listed.len() == 1), "a child is left");
@@ -100,16 +98,9 @@ fn sssd_members(world: &World) -> Result<()> {
     let error = world.fails(fork_late)?;
     contains(&error, "has 0 identities available")?;
 
-    let is_who_it_was = || {
-        until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))?;
-        let now = world.ssh("member", lifecycle::WHO)?;
-        ensure!(now == who, "it is now:\n{now}\nand was:\n{who}");
-        Ok(())
-    };
-    world.ok(["start", "member", "--timeout", BOOT_LIMIT])?;
-    is_who_it_was()?;
-    lifecycle::reboot(world, "member")?;
-    is_who_it_was()?;
+    lifecycle::stays_who_it_is(world, "member", || {
+        until(Duration::from_secs(60), || office.is_a_member(&forked[0], status))
+    })?;
 
     world.ok(["rm", "member", "--config", &office.config])?;
     ensure!(office.states()? == ["quarantine", "retired"], "{:?}", office.states()?);
