@@ -1,8 +1,8 @@
 //! Whatever goes wrong in a guest between its fork and its open gate, it never opens: it powers off, and says why.
 //!
-//! One template serves all faults: its site applier brings about the fault that is the child's name.
+//! One template serves all faults: its site applier brings about the fault that is the child's name. It is that of a case
+//! about another guest, since making one takes a cold boot.
 
-use crate::Case;
 use anyhow::{Context as _, Result, ensure};
 use ramet::{
     agent::{Agent, AgentError},
@@ -18,53 +18,12 @@ use ramet_proto::{
     Secret,
     message::{Identity, NicIdentity},
 };
-use ramet_tests::{BOOT_LIMIT, NETS, TEMPLATE, World, contains, slowness, string, succeeded, until};
-use std::{process::Command, time::Duration};
+use ramet_tests::{World, contains, slowness, string, until};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const CASES: &[Case] = &[("fail_closed::whatever_goes_wrong", whatever_goes_wrong)];
-
-/// The template whose children go wrong.
-const FAULTY: &str = "faulty";
-
-/// Makes the guest what children of [`FAULTY`] are forked from, but for its deadlines: a failing site applier, a shell for
-/// debugging, a clock that was wrong when the parent was suspended, and secrets. The record of who the guest was stays on the
-/// disk: what boots from a copy of it has other network interfaces, so it must be held, or there would be no template.
-const SPOIL: &str = r#"set -e
-mkdir -p /etc/ramet/appliers.d
-cat > /etc/ramet/appliers.d/10-fault <<'END'
-#!/bin/sh
-name=$(sed -n 's/.*"hostname":"\([^"]*\)".*/\1/p')
-case $name in
-  fails) echo 'this site says no' >&2; exit 3 ;;
-  hangs) sleep 1000 ;;
-  babbles) head -c 1000000 /dev/urandom ;;
-  readonly) echo u > /proc/sysrq-trigger; sleep 2 ;;
-  full) fallocate -l $(($(stat -f -c '%f*%S' /) - 4194304)) /fill; for n in 1 2 3 4; do cat /dev/zero > /rest$n; sync; done ;;
-  killed) kill -9 "$(pidof ramet-agent)"; sleep 5 ;;
-  twin-*) echo salt=same ;;
-  *) echo "salt=$name" ;;
-esac
-END
-chmod 0755 /etc/ramet/appliers.d/10-fault
-cat > /etc/systemd/system/old-clock.service <<'END'
-[Unit]
-DefaultDependencies=no
-[Service]
-Type=oneshot
-ExecStart=/bin/date --set=2001-01-01
-[Install]
-WantedBy=sysinit.target
-END
-ln -s /etc/systemd/system/old-clock.service /etc/systemd/system/sysinit.target.wants/
-head -c 16 /dev/urandom > /var/lib/systemd/credential.secret
-printf '\005\002' > /etc/krb5.keytab
-echo 'net.ipv6.conf.default.stable_secret = fd00::1' > /etc/sysctl.d/secret.conf
-sed -i 's/ quiet / quiet systemd.debug_shell /' /boot/grub/grub.cfg
-"#;
-
-fn whatever_goes_wrong(world: &World) -> Result<()> {
-    make_faulty(world)?;
+/// Forks children of a template whose guest is as `images/debian13-ifupdown` makes it.
+pub(super) fn whatever_goes_wrong(world: &World, faulty: &str) -> Result<()> {
     for (name, why) in [
         ("fails", "10-fault"),
         ("hangs", "10-fault"),
@@ -73,16 +32,16 @@ fn whatever_goes_wrong(world: &World) -> Result<()> {
         ("full", "record"),
         ("killed", "QEMU ended"),
     ] {
-        let told = world.fails(["fork", FAULTY, "--name", name])?;
+        let told = world.fails(["fork", faulty, "--name", name])?;
         contains(&told, why).with_context(|| format!("the fault {name}"))?;
         world.nothing_left()?;
     }
-    let told = world.fails(["fork", FAULTY, "--count", "2", "--name-prefix", "twin"])?;
+    let told = world.fails(["fork", faulty, "--count", "2", "--name-prefix", "twin"])?;
     contains(&told, "salt")?;
     world.nothing_left()?;
 
     // In the background nobody is there to hear of it; the record is.
-    world.ok(["fork", FAULTY, "--name", "fails", "--wait", "resumed"])?;
+    world.ok(["fork", faulty, "--name", "fails", "--wait", "resumed"])?;
     until(Duration::from_secs(60), || {
         let shown = world.json(&["show", "fails"])?;
         ensure!(shown["state"] == "failed", "{shown}");
@@ -91,10 +50,10 @@ fn whatever_goes_wrong(world: &World) -> Result<()> {
     ensure!(world.processes()?.is_empty(), "it runs on");
     world.remove(&["fails"])?;
 
-    hosts_that_fail(world)?;
+    hosts_that_fail(world, faulty)?;
 
     // Nothing is wrong with this one, though its parent's clock was.
-    world.ok(["fork", FAULTY, "--name", "well"])?;
+    world.ok(["fork", faulty, "--name", "well"])?;
     let here = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let before = here()?.as_secs();
     let clock: u64 = world.ssh("well", "date +%s")?.parse()?;
@@ -113,11 +72,10 @@ fn whatever_goes_wrong(world: &World) -> Result<()> {
         Ok(())
     })?;
     world.remove(&["well"])?;
-    world.ok(["template", "rm", FAULTY])?;
     world.nothing_left()
 }
 
-/// What [`SPOIL`] has left in the image that no two machines may share.
+/// What is left in the image that no two machines may share.
 fn secrets_are_not_the_templates(world: &World, child: &str) -> Result<()> {
     let left = "ls /var/lib/systemd/credential.secret /etc/krb5.keytab 2> /dev/null; \
                 cat /proc/sys/net/ipv6/conf/default/stable_secret";
@@ -129,30 +87,12 @@ fn secrets_are_not_the_templates(world: &World, child: &str) -> Result<()> {
     Ok(())
 }
 
-fn make_faulty(world: &World) -> Result<()> {
-    world.ok(["fork", TEMPLATE, "--name", "seed"])?;
-    let (identify, site) = (10 * slowness(), 5 * slowness());
-    let deadlines =
-        format!("identify_timeout_seconds = {identify}\\nsite_applier_timeout_seconds = {site}\\n");
-    world.ssh("seed", &format!("{SPOIL}printf '{deadlines}' >> /etc/ramet/agent.toml"))?;
-    world.ok(["stop", "seed", "--timeout", "120s"])?;
-    let disk = world.state_dir().join("faulty.qcow2");
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-O", "qcow2"]).arg(world.child_file("seed", "disk.qcow2")).arg(&disk);
-    succeeded(&mut convert)?;
-    world.remove(&["seed"])?;
-    let mut create =
-        world.ramet(["template", "create", FAULTY, "--memory", "256M", "--timeout", BOOT_LIMIT, "--disk"]);
-    succeeded(create.arg(&disk).args(NETS.iter().flat_map(|net| ["--net", net])))?;
-    Ok(std::fs::remove_file(disk)?)
-}
-
 /// A host that resumes a child and goes, one that goes between identify and open, and one that sends nonsense.
-fn hosts_that_fail(world: &World) -> Result<()> {
+fn hosts_that_fail(world: &World, faulty: &str) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let state = StateDir::open(world.state_dir())?;
     let stores = Stores::default();
-    let template = Template::open(&state, &FAULTY.parse()?)?;
+    let template = Template::open(&state, &faulty.parse()?)?;
     for fault in ["silent", "hung-up", "misaddressed"] {
         let name: ramet::name::Name = fault.parse()?;
         let nics = template.manifest.nics.len();
@@ -179,7 +119,7 @@ fn hosts_that_fail(world: &World) -> Result<()> {
                 let answer = agent.identify(told, Duration::from_secs(30) * slowness()).await;
                 ensure!(answer.is_ok() == (fault == "hung-up"), "{answer:?}");
             }
-            until(Duration::from_secs(40), || {
+            until(Duration::from_secs(60), || {
                 ensure!(process::running(&state.child(&name))?.is_none(), "{fault}: it runs on");
                 Ok(())
             })?;

@@ -25,7 +25,6 @@ pub(crate) fn shared() -> Vec<Case> {
         killed::CASES,
         secrets::CASES,
         disk_full::CASES,
-        fail_closed::CASES,
         verify::CASES,
         template::CASES,
         domain::CASES,

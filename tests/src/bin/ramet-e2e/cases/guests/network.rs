@@ -1,7 +1,10 @@
 //! Children of another Debian, with other network services, with a display manager: two of each, that everything is asked of.
 
 use super::domain;
-use crate::{Case, cases::identity};
+use crate::{
+    Case,
+    cases::{fail_closed, identity},
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use ramet_tests::{World, contains, string, succeeded, until};
 use serde_json::Value;
@@ -10,8 +13,8 @@ use std::{ffi::OsString, fs, process::Command, time::Duration};
 pub(crate) const CASES: &[Case] = &[
     ("guests::network::debian_12_with_networkmanager", debian_12_with_networkmanager),
     (
-        "guests::network::debian_13_with_ifupdown_and_a_display_manager",
-        debian_13_with_ifupdown_and_a_display_manager,
+        "guests::network::debian_13_with_ifupdown_and_a_display_manager_fails_closed",
+        debian_13_with_ifupdown_and_a_display_manager_fails_closed,
     ),
 ];
 
@@ -33,10 +36,10 @@ fn debian_12_with_networkmanager(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn debian_13_with_ifupdown_and_a_display_manager(world: &World) -> Result<()> {
+fn debian_13_with_ifupdown_and_a_display_manager_fails_closed(world: &World) -> Result<()> {
     let duid = "cat /var/lib/dhcpcd/duid; pgrep -c greet";
     let units = &["ifup@enlan", "networking", "display-manager"];
-    let answers = individuals(world, "debian13-ifupdown", units, duid, |_, _| Ok(()))?;
+    let answers = individuals(world, "debian13-ifupdown", units, duid, fail_closed::whatever_goes_wrong)?;
     for (answer, _) in &answers {
         let [duid, greeters] = &answer[..] else { bail!("{answer:?}") };
         ensure!(!duid.starts_with("00:04:00:11:22:33"), "the DUID is the image's");
@@ -74,6 +77,7 @@ fn individuals(
     let questions = format!("UNITS='{}'\n{QUESTIONS}{questions}", units.join(" "));
     let answers = two_children(world, guest, &questions).and_then(|answers| {
         with_a_static_address(world, guest)?;
+        world.clear()?;
         more(world, guest)?;
         Ok(answers)
     });
