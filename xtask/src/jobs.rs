@@ -23,11 +23,12 @@ const BENCH: &str = "ramet-bench";
 const END_TO_END: &str = "ramet-e2e";
 
 /// End-to-end cases of the first of two labs, as `ramet-e2e` is asked for them: most of those that make templates of other
-/// guests. They take about as long as all others and the tests that need no VM.
+/// guests. They take about as long as all others and the tests that need no VM. A new case of `guests::` runs in both labs
+/// until one of the lists leaves it out.
 const FIRST: &[&str] = &["guests::", "--skip", "ifupdown"];
 
 /// All others.
-const SECOND: &[&str] = &["--skip", "guests::domain::", "--skip", "networkmanager"];
+const SECOND: &[&str] = &["--skip", "guests::domain::", "--skip", "guests::network::debian_12"];
 
 /// What the demo needs. Its first run has to make it, and somebody waits for it.
 const FEW: &[Guest] = &[Guest::Debian];

@@ -64,8 +64,8 @@ done; echo
 ";
 
 /// Makes a template of a guest and two children, and fails unless they are two; then one more with a static address, and
-/// what `more` does with the template. `units` are those that the gate holds there; what the two answer to `questions` is
-/// returned, beside the identities they were given.
+/// what `more` does with the template when they are gone. `units` are those that the gate holds there; what the two answer
+/// to `questions` is returned, beside the identities they were given.
 fn individuals(
     world: &World,
     guest: &str,
