@@ -13,12 +13,13 @@
 //! applied, read back, answered with `open`, and recorded. Past it `join` may be asked at any time; boot goes on meanwhile.
 
 use crate::{
-    apply::{self, Order, chain},
+    apply::{self, Order},
     boot::{self, BootWatch, Job},
     channel::{Channel, ChannelError, Stream, wait},
     config::Config,
+    error::chain,
     fork::ForkWatch,
-    gate::links,
+    gate::{doctor, links},
     join::{Progress, Trial},
     limits::Limits,
     record::Record,
@@ -28,7 +29,7 @@ use crate::{
 use nix::poll::PollFlags;
 use ramet_proto::{
     GuestMessage, HostMessage, InstanceId, MacAddr,
-    message::{Failure, GuestState, Identity, Reason, Step},
+    message::{Failure, Finding, Grade, GuestState, Identity, Reason, Step},
     select_version,
     text::Text,
 };
@@ -36,6 +37,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
+
+/// The most findings that are told: each is a KiB of text at most, and a frame has 64.
+const MAX_FINDINGS: usize = 40;
 
 /// Why a conversation is over.
 enum End {
@@ -143,7 +147,7 @@ impl<'a, S: System> Agent<'a, S> {
                 let limit = self.config.identify_timeout();
                 if self.fork.is_overdue(self.system.local_cid().ok(), Instant::now(), limit) {
                     let detail = format!("this is a fork, and nobody gave it an identity within {limit:?}");
-                    return Err(failure(Step::Open, Reason::Timeout, &detail));
+                    return Err(Failure::new(Step::Open, Reason::Timeout, &detail));
                 }
             }
             GuestState::Open { instance_id } if self.opened.elapsed() <= self.limits.boot => {
@@ -180,7 +184,7 @@ impl<'a, S: System> Agent<'a, S> {
                     let step = if talk.greeted { Step::Prepare } else { Step::Hello };
                     let _ = talk.channel.send(&failed(step, Reason::Malformed, &chain(&error)));
                 }
-                eprintln!("connection closed: {}", chain(&error));
+                crate::log!("connection closed: {}", chain(&error));
                 Ok(())
             }
             End::Fatal(failure) => Err(failure),
@@ -243,7 +247,7 @@ impl<'a, S: System> Agent<'a, S> {
             (HostMessage::Hello { versions }, _) => self.greet(&versions, talk),
             (HostMessage::Prepare, GuestState::Held) => {
                 let answer = match self.prepare() {
-                    Ok(()) => GuestMessage::Prepared,
+                    Ok(findings) => GuestMessage::Prepared { findings },
                     Err(failure) => GuestMessage::Failed(failure),
                 };
                 Ok(talk.channel.send(&answer)?)
@@ -252,7 +256,7 @@ impl<'a, S: System> Agent<'a, S> {
             (HostMessage::Observe, GuestState::Open { instance_id } | GuestState::Ready { instance_id }) => {
                 let answer = match apply::observe(instance_id, self.root, self.system) {
                     Ok(evidence) => GuestMessage::Observed(Box::new(evidence)),
-                    Err(error) => GuestMessage::Failed(Failure { retryable: true, ..error.at(Step::Verify) }),
+                    Err(error) => GuestMessage::Failed(error.at(Step::Verify).retryable()),
                 };
                 Ok(talk.channel.send(&answer)?)
             }
@@ -304,7 +308,7 @@ impl<'a, S: System> Agent<'a, S> {
             Ok(cid) => cid,
             Err(error) => {
                 let detail = format!("cannot ask for the context id: {error}");
-                let failure = Failure { retryable: true, ..failure(Step::Hello, Reason::System, &detail) };
+                let failure = Failure::new(Step::Hello, Reason::System, &detail).retryable();
                 talk.channel.send(&GuestMessage::Failed(failure))?;
                 return Err(End::Done);
             }
@@ -317,15 +321,18 @@ impl<'a, S: System> Agent<'a, S> {
 
     /// Gets ready to be suspended. Failing loudly, and being asked again, is better than a template whose children
     /// each repeat what the parent had not finished; the parent is held either way.
-    fn prepare(&mut self) -> Result<(), Failure> {
-        let again =
-            |reason, detail: &str| Failure { retryable: true, ..failure(Step::Prepare, reason, detail) };
+    fn prepare(&mut self) -> Result<Vec<Finding>, Failure> {
+        let again = |reason, detail: &str| Failure::new(Step::Prepare, reason, detail).retryable();
         // Before a template is made of a machine whose children would never be seen to be ready.
         let boot = self.system.watch_boot().map_err(|error| {
-            failure(Step::Prepare, Reason::System, &format!("the end of boot cannot be watched for: {error}"))
+            Failure::new(
+                Step::Prepare,
+                Reason::System,
+                &format!("the end of boot cannot be watched for: {error}"),
+            )
         })?;
         self.boot = Some(boot);
-        let jobs = self.settle().map_err(|failure| Failure { retryable: true, ..failure })?;
+        let jobs = self.settle().map_err(Failure::retryable)?;
         self.system.warm(&boot::waiting(&jobs));
         self.system.trim();
         self.root.sync();
@@ -333,15 +340,18 @@ impl<'a, S: System> Agent<'a, S> {
             .system
             .local_cid()
             .map_err(|error| again(Reason::System, &format!("cannot ask for the context id: {error}")))?;
+        let findings = doctor::examine(self.root).map_err(|error| {
+            again(Reason::System, &format!("cannot look at this system: {}", chain(&error)))
+        })?;
         self.fork.prepared(cid);
-        Ok(())
+        Ok(some_of(findings))
     }
 
     /// Waits until what starts before the gate has started, and says what is left. Devices are no jobs of systemd's: a
     /// NIC whose driver udev has yet to load would come up with the template's address in every child.
     fn settle(&self) -> Result<Vec<Job>, Failure> {
         let failed =
-            |what, error| failure(Step::Prepare, Reason::System, &format!("cannot ask {what}: {error}"));
+            |what, error| Failure::new(Step::Prepare, Reason::System, &format!("cannot ask {what}: {error}"));
         let deadline = Instant::now() + self.limits.settle;
         loop {
             let found = self.system.devices_settled().map_err(|error| failed("udev for its queue", error))?;
@@ -353,7 +363,7 @@ impl<'a, S: System> Agent<'a, S> {
             if Instant::now() >= deadline {
                 busy.extend((!found).then_some("devices"));
                 let detail = format!("still being started before the gate: {}", busy.join(", "));
-                return Err(failure(Step::Prepare, Reason::Timeout, &detail));
+                return Err(Failure::new(Step::Prepare, Reason::Timeout, &detail));
             }
             std::thread::sleep(self.limits.tick.min(Duration::from_millis(100)));
         }
@@ -381,7 +391,7 @@ impl<'a, S: System> Agent<'a, S> {
 
     /// Tells the host what there is to see, and waits for its consent.
     fn await_open<T: Stream>(&self, applied: &GuestMessage, talk: &mut Talk<T>) -> Result<(), Failure> {
-        let lost = |reason, error: &ChannelError| failure(Step::Open, reason, &chain(error));
+        let lost = |reason, error: &ChannelError| Failure::new(Step::Open, reason, &chain(error));
         talk.channel.send(applied).map_err(|error| lost(Reason::System, &error))?;
         let deadline = Instant::now() + self.limits.open;
         loop {
@@ -393,7 +403,7 @@ impl<'a, S: System> Agent<'a, S> {
                     | HostMessage::Identify(_)
                     | HostMessage::Observe
                     | HostMessage::Join,
-                )) => return Err(failure(Step::Open, Reason::Unexpected, "another message than open")),
+                )) => return Err(Failure::new(Step::Open, Reason::Unexpected, "another message than open")),
                 Ok(None) => {}
                 Err(error @ ChannelError::Frame(_)) => return Err(lost(Reason::Malformed, &error)),
                 Err(error @ ChannelError::Slow) => return Err(lost(Reason::Timeout, &error)),
@@ -403,7 +413,7 @@ impl<'a, S: System> Agent<'a, S> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(failure(Step::Open, Reason::Timeout, "the host did not say open in time"));
+                return Err(Failure::new(Step::Open, Reason::Timeout, "the host did not say open in time"));
             }
             let fds = [(talk.channel.as_fd(), PollFlags::POLLIN)];
             wait(&fds, Some(left)).map_err(|error| lost(Reason::System, &error.into()))?;
@@ -413,13 +423,13 @@ impl<'a, S: System> Agent<'a, S> {
     /// Opens the gate, and records who this is. Waiting for the disk comes last: boot goes on meanwhile, and a machine
     /// that loses its power before is held when it boots again, until the host says who it is.
     fn open(&mut self, identity: &Identity) -> Result<(), Failure> {
-        let failed = |error| failure(Step::Record, Reason::System, &chain(&error));
+        let failed = |error| Failure::new(Step::Record, Reason::System, &chain(&error));
         let record = Record::of(identity);
         record.write(self.root).map_err(failed)?;
         // Before anything starts that it would hear. Not on a reboot: journald reads both ids when it starts.
         let restarted = self.system.restart_journal();
         restarted.map_err(|error| {
-            failure(Step::Open, Reason::System, &format!("cannot restart journald: {error}"))
+            Failure::new(Step::Open, Reason::System, &format!("cannot restart journald: {error}"))
         })?;
         self.pass(record.instance_id)?;
         Record::commit(self.root).map_err(failed)
@@ -427,7 +437,9 @@ impl<'a, S: System> Agent<'a, S> {
 
     fn pass(&mut self, instance_id: InstanceId) -> Result<(), Failure> {
         self.release_links()?;
-        self.system.open_gate().map_err(|error| failure(Step::Open, Reason::System, &error.to_string()))?;
+        self.system
+            .open_gate()
+            .map_err(|error| Failure::new(Step::Open, Reason::System, &error.to_string()))?;
         self.state = GuestState::Open { instance_id };
         self.opened = Instant::now();
         self.boot = self.boot.take().or_else(|| self.system.watch_boot().ok());
@@ -437,7 +449,7 @@ impl<'a, S: System> Agent<'a, S> {
     /// Lets systemd-networkd use the links, if it was started before the gate.
     fn release_links(&self) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| {
-            failure(Step::Open, Reason::System, &format!("cannot let the links go: {}", chain(error)))
+            Failure::new(Step::Open, Reason::System, &format!("cannot let the links go: {}", chain(error)))
         };
         // Before the look: from here on nobody holds them again.
         self.root.make_dir(RUNTIME, 0o755).map_err(|error| failed(&error))?;
@@ -448,6 +460,18 @@ impl<'a, S: System> Agent<'a, S> {
         }
         Ok(())
     }
+}
+
+/// As many of `findings` as a frame has room for, the worst first.
+fn some_of(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by_key(|finding| finding.grade);
+    let left = findings.len().saturating_sub(MAX_FINDINGS);
+    if left > 0 {
+        findings.truncate(MAX_FINDINGS);
+        let what = format!("{left} more findings");
+        findings.push(Finding::new(Grade::Note, &what, "ramet-agent doctor in the image has all of them"));
+    }
+    findings
 }
 
 fn step_of(message: &HostMessage) -> Step {
@@ -461,12 +485,8 @@ fn step_of(message: &HostMessage) -> Step {
     }
 }
 
-pub(crate) fn failure(step: Step, reason: Reason, detail: &str) -> Failure {
-    Failure { step, reason, retryable: false, detail: Text::new(detail) }
-}
-
 fn failed(step: Step, reason: Reason, detail: &str) -> GuestMessage {
-    GuestMessage::Failed(failure(step, reason, detail))
+    GuestMessage::Failed(Failure::new(step, reason, detail))
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ mod tests {
         let (mut channel, _peer) = pair();
         let mut sent = 0;
         let error = loop {
-            match channel.send(&GuestMessage::Prepared) {
+            match channel.send(&GuestMessage::Prepared { findings: Vec::new() }) {
                 Ok(()) => sent += 1,
                 Err(error) => break error,
             }

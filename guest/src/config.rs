@@ -61,7 +61,7 @@ impl Default for Config {
 impl Config {
     /// The settings in `root`.
     pub(crate) fn load(root: &Root) -> Result<Self, ConfigError> {
-        root.read(PATH)?.map_or_else(|| Ok(Self::default()), |text| Self::parse(&text))
+        root.read_text(PATH)?.map_or_else(|| Ok(Self::default()), |text| Self::parse(&text))
     }
 
     /// How long a forked child waits for its identity before it powers off.

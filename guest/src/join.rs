@@ -5,12 +5,9 @@
 //! It may begin while boot goes on: the account is tried at once then, and the clients when they are up.
 
 use crate::{
-    agent::failure,
-    apply::{
-        chain,
-        domain::{self, Client, Tool, krb5},
-    },
+    apply::domain::{self, Client, Tool, krb5},
     config::DomainClient,
+    error::chain,
     record::Record,
     root::{FileError, RUNTIME, Root},
     system::System,
@@ -94,10 +91,10 @@ pub(crate) struct Trial {
 impl Trial {
     /// A trial of the account on record, for `limit` at most.
     pub(crate) fn begin(root: &Root, client: DomainClient, limit: Duration) -> Result<Self, Failure> {
-        let failed = |error: &dyn Error| failure(Step::Join, Reason::System, &chain(error));
+        let failed = |error: &dyn Error| Failure::new(Step::Join, Reason::System, &chain(error));
         let record = Record::load(root).map_err(|error| failed(&error))?;
         let account = record.and_then(|record| record.domain).ok_or_else(|| {
-            failure(Step::Join, Reason::Missing, "this machine was given no account of a domain")
+            Failure::new(Step::Join, Reason::Missing, "this machine was given no account of a domain")
         })?;
         let client = domain::installed(root, client).map_err(|error| error.at(Step::Join))?;
         Self::new(account, client, root, limit).map_err(|error| failed(&error))
@@ -147,15 +144,16 @@ impl Trial {
             Check::TestSecret => Tool::TestSecret,
             Check::Status => Tool::Status(&self.account),
         };
+        let run = tool.run();
         let said = if has_network(system) {
-            system.run_tool(&tool)
+            system.run(&run)
         } else {
             Err(io::Error::other("no network interface has an address yet"))
         };
         let said = match said {
             Ok(said) if holds(check, &said) => {
                 let after_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let command = Text::new(&tool.to_string());
+                let command = Text::new(&run.to_string());
                 self.done.push(JoinCheck { command, printed: end_of(&said), after_ms });
                 self.checks.pop_front();
                 // Only now: a winbindd that anything else starts is not there before the end of boot.
@@ -170,20 +168,20 @@ impl Trial {
             Ok(said) => {
                 // It went offline before there was a network. Told too often it would get nowhere. A help, so nothing fails.
                 if check == Check::Status && self.failed.is_multiple_of(10) {
-                    let _ = system.run_tool(&Tool::GoOnline);
+                    let _ = system.run(&Tool::GoOnline.run());
                 }
                 end_of(&said).to_string()
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let detail = format!("{tool}: the program is not installed");
-                return Progress::Over(Err(failure(Step::Join, Reason::Missing, &detail)));
+                let detail = format!("{run}: the program is not installed");
+                return Progress::Over(Err(Failure::new(Step::Join, Reason::Missing, &detail)));
             }
             Err(error) => {
                 let said = error.to_string();
                 // It gives up where its processes take long to start, as they may while many machines boot, and systemd does
                 // not start it again.
                 if check == Check::Status && said.contains(SSSD_IS_DOWN) && self.failed.is_multiple_of(10) {
-                    let _ = system.run_tool(&Tool::StartSssd);
+                    let _ = system.run(&Tool::StartSssd.run());
                 }
                 said
             }
@@ -192,7 +190,7 @@ impl Trial {
         let refused = REFUSALS.iter().any(|words| said.contains(words));
         let is_over = booted && Instant::now() >= self.deadline;
         let over = |reason, retryable| {
-            let failure = failure(Step::Join, reason, &format!("{tool}: {said}"));
+            let failure = Failure::new(Step::Join, reason, &format!("{run}: {said}"));
             Progress::Over(Err(Failure { retryable, ..failure }))
         };
         if refused && (is_over || (pinned && check == Check::Kinit)) {

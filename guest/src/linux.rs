@@ -1,12 +1,10 @@
 //! [`System`] on a real Linux with systemd.
 
 use crate::{
-    apply::domain::Tool,
     boot::{self, BootWatch, Job, parse_jobs},
-    config::KeyKind,
     entropy,
     netlink::{Interface, Netlink, NetlinkError},
-    process,
+    process::{self, Run},
     system::System,
     trim, warm,
 };
@@ -21,7 +19,7 @@ use nix::{
     time::{ClockId, clock_gettime, clock_settime},
     unistd::Pid,
 };
-use ramet_proto::{Hostname, MacAddr, Sid};
+use ramet_proto::{Hostname, MacAddr};
 use sd_notify::NotifyState;
 use std::{
     fs::{self, OpenOptions},
@@ -32,18 +30,12 @@ use std::{
     time::Duration,
 };
 
-/// How long one ssh-keygen may take: RSA on a slow machine.
-const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
-
 /// How long one question to systemd may take.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(20);
 
 /// The processes of journald and networkd (cgroups(7)).
 const JOURNALD: &str = "/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs";
 const NETWORKD: &str = "/sys/fs/cgroup/system.slice/systemd-networkd.service/cgroup.procs";
-
-/// How long Samba's net may take.
-const NET_LIMIT: Duration = Duration::from_mins(1);
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -106,25 +98,8 @@ impl System for Linux {
         Netlink::connect()?.set_mac(index, mac)
     }
 
-    fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()> {
-        let mut command = Command::new("ssh-keygen");
-        command.args(["-q", "-t", &kind.to_string(), "-N", "", "-C", comment, "-f"]).arg(file);
-        process::output(&mut command, KEYGEN_LIMIT).map(drop)
-    }
-
-    fn local_sid(&self) -> io::Result<String> {
-        process::output(Command::new("net").arg("getlocalsid"), NET_LIMIT)
-    }
-
-    fn set_local_sid(&self, sid: &Sid) -> io::Result<()> {
-        process::output(Command::new("net").args(["setlocalsid", &sid.to_string()]), NET_LIMIT).map(drop)
-    }
-
-    fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String> {
-        match tool.input() {
-            None => process::output(&mut tool.command(), tool.limit()),
-            Some(input) => process::filter(&mut tool.command(), input, tool.limit()),
-        }
+    fn run(&self, run: &Run<'_>) -> io::Result<String> {
+        process::run(run)
     }
 
     fn local_cid(&self) -> io::Result<u32> {
@@ -186,7 +161,7 @@ impl System for Linux {
     }
 
     fn console(&self, line: &str) {
-        eprintln!("{line}");
+        crate::log!("{line}");
         // Not through journald's forwarding alone: when the reason is shown, power-off is already under way. A console
         // nobody reads must not make this wait.
         let console = OpenOptions::new().write(true).custom_flags(CONSOLE_FLAGS).open("/dev/console");
@@ -236,22 +211,6 @@ mod tests {
             Linux.random(sample).unwrap();
         }
         assert_ne!(samples[0], samples[1]);
-    }
-
-    #[test]
-    fn a_host_key_is_generated_and_one_in_the_way_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("ssh_host_ecdsa_key");
-        match Linux.generate_host_key(KeyKind::Ecdsa, "root@web-1", &file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                eprintln!("skipped: there is no ssh-keygen here");
-                return;
-            }
-            result => result.unwrap(),
-        }
-        let public = fs::read_to_string(dir.path().join("ssh_host_ecdsa_key.pub")).unwrap();
-        assert!(public.starts_with("ecdsa-sha2-nistp256 ") && public.ends_with(" root@web-1\n"), "{public}");
-        assert!(Linux.generate_host_key(KeyKind::Ecdsa, "root@web-1", &file).is_err());
     }
 
     /// Runs `test` on a thread whose mounts nobody else sees.

@@ -10,11 +10,13 @@ mod boot;
 mod channel;
 mod config;
 mod entropy;
+mod error;
 mod fork;
 mod gate;
 mod join;
 mod limits;
 mod linux;
+mod log;
 mod netlink;
 mod process;
 mod record;
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprint!("{HELP}");
+    log!("{}", HELP.trim_end());
     ExitCode::from(2)
 }
 
@@ -82,7 +84,7 @@ fn ask(options: &[&str], answer: fn(&Root, bool) -> Result<ExitCode, FileError>)
     let Some(question) = question(options) else { return usage() };
     Root::open(Path::new(question.root)).and_then(|root| answer(&root, question.json)).unwrap_or_else(
         |error| {
-            eprintln!("ramet-agent: {}", apply::chain(&error));
+            crate::log!("ramet-agent: {}", error::chain(&error));
             ExitCode::FAILURE
         },
     )
@@ -115,7 +117,7 @@ fn serve() -> ExitCode {
     let system = linux::Linux;
     let reason = match Root::open(Path::new("/")) {
         Ok(root) => serve::serve(&root, &system).to_string(),
-        Err(error) => apply::chain(&error),
+        Err(error) => error::chain(&error),
     };
     system.console(&format!("this machine has no identity and powers off: {reason}"));
     ExitCode::FAILURE

@@ -9,6 +9,8 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    ffi::OsString,
+    fmt,
     fs::File,
     io::{self, PipeReader, Read, Seek, Write},
     os::{fd::AsFd, unix::process::CommandExt},
@@ -22,12 +24,53 @@ const MAX_OUTPUT: u64 = 1 << 20;
 /// Between two looks at what cannot be waited for.
 const TICK: Duration = Duration::from_millis(20);
 
+/// A program to be run, and how long it may take.
+pub(crate) struct Run<'a> {
+    /// Its name, which is looked for in `PATH`, or its path.
+    pub(crate) program: &'a str,
+    pub(crate) arguments: Vec<String>,
+    /// A variable of its environment, besides this program's own.
+    pub(crate) variable: Option<(&'static str, OsString)>,
+    /// What it reads on standard input. What it then says on standard error is not read.
+    pub(crate) input: Option<&'a [u8]>,
+    pub(crate) limit: Duration,
+}
+
+impl<'a> Run<'a> {
+    /// `program` with `arguments`, for `limit` at most.
+    pub(crate) fn new(program: &'a str, arguments: &[&str], limit: Duration) -> Self {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { program, arguments, variable: None, input: None, limit }
+    }
+}
+
+impl fmt::Display for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.program, self.arguments.join(" "))
+    }
+}
+
+/// What the program prints, once it has ended well. One that fails or takes too long is an error with what it said last;
+/// it is killed then.
+pub(crate) fn run(run: &Run<'_>) -> io::Result<String> {
+    let mut command = Command::new(run.program);
+    // What it prints is read.
+    command.args(&run.arguments).env("LC_ALL", "C");
+    if let Some((name, value)) = &run.variable {
+        command.env(name, value);
+    }
+    match run.input {
+        None => output(&mut command, run.limit),
+        Some(input) => filter(&mut command, input, run.limit),
+    }
+}
+
 /// What `command` prints, once it has ended well. One that fails or is not done after `limit` is an error, with what it
 /// said last; it is killed then.
 pub(crate) fn output(command: &mut Command, limit: Duration) -> io::Result<String> {
     // One pipe for both, so that there is one thing to wait for.
     let (output, input) = io::pipe()?;
-    run(command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input), output, limit)
+    finish(command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input), output, limit)
 }
 
 /// The same for a command that reads `input`, and whose standard error is this program's.
@@ -37,10 +80,10 @@ pub(crate) fn filter(command: &mut Command, input: &[u8], limit: Duration) -> io
     file.write_all(input)?;
     file.rewind()?;
     let (output, end) = io::pipe()?;
-    run(command.stdin(file).stdout(end), output, limit)
+    finish(command.stdin(file).stdout(end), output, limit)
 }
 
-fn run(command: &mut Command, mut output: PipeReader, limit: Duration) -> io::Result<String> {
+fn finish(command: &mut Command, mut output: PipeReader, limit: Duration) -> io::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let deadline = Instant::now() + limit;
     let mut child = command.process_group(0).spawn()?;

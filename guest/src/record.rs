@@ -58,7 +58,7 @@ impl Record {
         struct Format {
             format: u32,
         }
-        let Some(text) = root.read(PATH)? else { return Ok(None) };
+        let Some(text) = root.read_text(PATH)? else { return Ok(None) };
         let form = |error: toml::de::Error| RecordError::Form(error.message().to_owned());
         let Format { format } = toml::from_str(&text).map_err(form)?;
         if format != FORMAT {

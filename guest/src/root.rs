@@ -3,6 +3,8 @@
 //! Every path is resolved below that directory, symbolic links included (openat2(2), `RESOLVE_IN_ROOT`), so the same
 //! code works on `/` in a guest and on a temporary directory in a test.
 
+mod attributes;
+
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -21,8 +23,13 @@ use std::{
 /// The agent's own directory of this boot, below the root.
 pub(crate) const RUNTIME: &str = "run/ramet-agent";
 
-/// The most bytes read from one file. Nothing the agent reads comes near.
-const MAX_FILE: u64 = 1 << 20;
+/// The most bytes read from one file: the largest hosts(5) that people have are a tenth of it. A larger file is an error,
+/// and never cut.
+const MAX_FILE: u64 = 64 << 20;
+
+/// How often a path is looked up again whose walk the kernel broke off, since something was renamed or mounted meanwhile
+/// (openat2(2), `EAGAIN`): boot is full of both.
+const LOOKUPS: usize = 100;
 
 /// An operation on a file failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +67,23 @@ impl Root {
         self.base.join(path)
     }
 
-    /// What the file at `path` holds, or `None` where there is none.
-    pub(crate) fn read(&self, path: &str) -> Result<Option<String>, FileError> {
-        let text = self.read_bytes(path)?.map(String::from_utf8).transpose();
+    /// What the file at `path` holds, or `None` where there is none. One over 64 MiB is an error.
+    pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(fd) = optional(self.at(path, OFlag::O_RDONLY)).map_err(failed("open", path))? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        let read = File::from(fd)
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)
+            .and_then(|_| if bytes.len() as u64 > MAX_FILE { Err(Errno::EFBIG.into()) } else { Ok(()) });
+        read.map_err(|source| FileError { what: "read", path: path.into(), source })?;
+        Ok(Some(bytes))
+    }
+
+    /// As [`Root::read`], of a file that has to be UTF-8: one of the agent's own.
+    pub(crate) fn read_text(&self, path: &str) -> Result<Option<String>, FileError> {
+        let text = self.read(path)?.map(String::from_utf8).transpose();
         text.map_err(|error| FileError {
             what: "read",
             path: path.into(),
@@ -70,23 +91,9 @@ impl Root {
         })
     }
 
-    /// As [`Root::read`], but what is no UTF-8 is replaced.
+    /// As [`Root::read`], but what is no UTF-8 is replaced: for what is looked at and not written back.
     pub(crate) fn read_lossy(&self, path: &str) -> Result<Option<String>, FileError> {
-        Ok(self.read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-    }
-
-    /// As [`Root::read`], whatever the bytes are.
-    pub(crate) fn read_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, FileError> {
-        let Some(fd) = optional(self.at(path, OFlag::O_RDONLY)).map_err(failed("open", path))? else {
-            return Ok(None);
-        };
-        let mut bytes = Vec::new();
-        File::from(fd).take(MAX_FILE).read_to_end(&mut bytes).map_err(|source| FileError {
-            what: "read",
-            path: path.into(),
-            source,
-        })?;
-        Ok(Some(bytes))
+        Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Where the symbolic link at `path` leads, or `None` where there is none.
@@ -166,8 +173,19 @@ impl Root {
     }
 
     /// Puts a file with `bytes` at `path`, all at once: whoever looks sees the old file or the new one. A file that
-    /// is there keeps its mode and owner; a new one gets `mode`. It is not on the disk until [`Root::sync`].
+    /// is there keeps its mode, owner and extended attributes, its access list and security label among them (xattr(7));
+    /// a new one gets `mode`. It is not on the disk until [`Root::sync`].
     pub(crate) fn replace(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+        self.put(path, bytes, mode, false)
+    }
+
+    /// As [`Root::replace`], for a file whose content is the image's but for some lines: what replaces it is on the disk
+    /// before it does, so that no power cut leaves an empty one.
+    pub(crate) fn edit(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+        self.put(path, bytes, mode, true)
+    }
+
+    fn put(&self, path: &str, bytes: &[u8], mode: u32, durably: bool) -> Result<(), FileError> {
         let before = self.stat(path)?.filter(|stat| kind(stat) == SFlag::S_IFREG);
         let (dir, name) = self.parent(path).map_err(failed("open the directory of", path))?;
         let temporary = format!(".{}.ramet-new", name.display());
@@ -178,16 +196,35 @@ impl Root {
         let fd = nix::fcntl::openat(&dir, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(failed("create a file next to", path))?;
         let mut file = File::from(fd);
-        let written = (|| -> io::Result<()> {
+        let put = (|| -> io::Result<()> {
             file.write_all(bytes)?;
+            let mut mode = mode;
             if let Some(stat) = before {
                 fchown(&file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+                let old = nix::fcntl::openat(&dir, name, FOR_ATTRIBUTES, Mode::empty())?;
+                attributes::copy(&old, &file)?;
+                mode = stat.st_mode & 0o7777;
             }
-            let mode = before.map_or(mode, |stat| stat.st_mode & 0o7777);
-            Ok(fchmod(&file, Mode::from_bits_truncate(mode))?)
+            fchmod(&file, Mode::from_bits_truncate(mode))?;
+            if durably { file.sync_data() } else { Ok(()) }
         })();
-        written.map_err(|source| FileError { what: "write", path: path.into(), source })?;
-        renameat(&dir, temporary.as_str(), &dir, name).map_err(failed("replace", path))
+        let put = put.map_err(|source| FileError { what: "write", path: path.into(), source });
+        let put = put
+            .and_then(|()| renameat(&dir, temporary.as_str(), &dir, name).map_err(failed("replace", path)));
+        if put.is_err() {
+            let _ = unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        put
+    }
+
+    /// Whether the file or directory at `path` can be neither replaced nor removed, whoever tries (chattr(1), `i` and
+    /// `a`). Not where the file system has no such flags.
+    pub(crate) fn is_immutable(&self, path: &str) -> Result<bool, FileError> {
+        if self.stat(path)?.is_none_or(|stat| !matches!(kind(&stat), SFlag::S_IFREG | SFlag::S_IFDIR)) {
+            return Ok(false);
+        }
+        let fd = self.at(path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW).map_err(failed("open", path))?;
+        Ok(attributes::is_immutable(&fd))
     }
 
     /// Writes `text` to the file at `path`, which is there and stays the same file: one of /proc/sys, for one.
@@ -247,9 +284,20 @@ impl Root {
     fn at(&self, path: impl AsRef<Path>, flags: OFlag) -> Result<OwnedFd, Errno> {
         // A FIFO or a terminal planted under a name must not make this wait.
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        openat2(&self.dir, path.as_ref(), OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT))
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        for _ in 0..LOOKUPS {
+            match openat2(&self.dir, path.as_ref(), how) {
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                found => return found,
+            }
+        }
+        openat2(&self.dir, path.as_ref(), how)
     }
 }
+
+/// A file whose attributes are asked for must not be waited for either.
+const FOR_ATTRIBUTES: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
 
 fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
@@ -285,7 +333,7 @@ mod tests {
         let (dir, root) = root();
         root.replace("new", b"a", 0o600).unwrap();
         root.replace("new", b"b", 0o644).unwrap();
-        assert_eq!(root.read("new").unwrap().as_deref(), Some("b"));
+        assert_eq!(root.read("new").unwrap().as_deref(), Some(&b"b"[..]));
         let mode = std::fs::metadata(dir.path().join("new")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         root.rename_durably("new", "renamed").unwrap();

@@ -1,13 +1,7 @@
 //! `ramet-agent serve`: the listening socket, one host at a time.
 
 use crate::{
-    agent::{Agent, failure},
-    apply::chain,
-    channel::wait,
-    config::Config,
-    gate,
-    limits::Limits,
-    root::Root,
+    agent::Agent, channel::wait, config::Config, error::chain, gate, limits::Limits, root::Root,
     system::System,
 };
 use nix::poll::PollFlags;
@@ -27,7 +21,7 @@ const DEVICE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Serves until the gate must never open; says why. Once it is open, serves for as long as the machine runs.
 pub(crate) fn serve<S: System>(root: &Root, system: &S) -> Failure {
-    let refused = |error: &dyn std::error::Error| failure(Step::Hello, Reason::System, &chain(error));
+    let refused = |error: &dyn std::error::Error| Failure::new(Step::Hello, Reason::System, &chain(error));
     let agent = Config::load(root)
         .map_err(|error| refused(&error))
         // A gate that does not hold must not be one.
@@ -36,7 +30,7 @@ pub(crate) fn serve<S: System>(root: &Root, system: &S) -> Failure {
     let result = agent.and_then(|mut agent| {
         let listener = listen(&mut agent)?;
         if agent.is_held() {
-            eprintln!("held at the gate, waiting for an identity on vsock port {AGENT_PORT}");
+            crate::log!("held at the gate, waiting for an identity on vsock port {AGENT_PORT}");
         }
         accept(&mut agent, &listener)
     });
@@ -61,7 +55,7 @@ fn listen<S: System>(agent: &mut Agent<'_, S>) -> Result<VsockListener, Failure>
             Err(error) if agent.is_held() && Instant::now() > deadline => {
                 let detail =
                     format!("cannot listen on vsock: {error} (does the VM have a vhost-vsock-pci device?)");
-                return Err(failure(Step::Hello, Reason::Missing, &detail));
+                return Err(Failure::new(Step::Hello, Reason::Missing, &detail));
             }
             Err(_) => agent.tick()?,
         }
@@ -83,12 +77,16 @@ fn accept<S: System>(agent: &mut Agent<'_, S>, listener: &VsockListener) -> Resu
         let mut fds = vec![(listener.as_fd(), PollFlags::POLLIN)];
         fds.extend(boot.map(|fd| (fd, PollFlags::POLLIN)));
         if let Err(error) = wait(&fds, limit) {
-            return Err(failure(Step::Hello, Reason::System, &format!("cannot wait for a host: {error}")));
+            return Err(Failure::new(
+                Step::Hello,
+                Reason::System,
+                &format!("cannot wait for a host: {error}"),
+            ));
         }
         agent.tick()?;
         match listener.accept() {
             Ok((stream, peer)) if is_host(&peer) => agent.converse(stream)?,
-            Ok((_, peer)) => eprintln!(
+            Ok((_, peer)) => crate::log!(
                 "dropped a connection from context id {}, port {}: not a privileged process of the host",
                 peer.cid(),
                 peer.port()
@@ -96,7 +94,7 @@ fn accept<S: System>(agent: &mut Agent<'_, S>, listener: &VsockListener) -> Resu
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 // A connection that was reset before it was accepted, or no descriptor left: the next one may do.
-                eprintln!("cannot accept a connection: {error}");
+                crate::log!("cannot accept a connection: {error}");
                 std::thread::sleep(Duration::from_millis(50));
             }
         }

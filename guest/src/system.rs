@@ -2,12 +2,11 @@
 //! without a VM.
 
 use crate::{
-    apply::domain::Tool,
     boot::{BootWatch, Job},
-    config::KeyKind,
     netlink::{Interface, NetlinkError},
+    process::Run,
 };
-use ramet_proto::{Hostname, MacAddr, Sid};
+use ramet_proto::{Hostname, MacAddr};
 use std::{io, path::Path};
 
 /// The guest's kernel and service manager.
@@ -36,14 +35,9 @@ pub(crate) trait System {
     fn set_down(&self, index: u32) -> Result<(), NetlinkError>;
     /// Gives the interface a link-layer address.
     fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError>;
-    /// Generates an SSH host key at `file` and its public half at `file`.pub (ssh-keygen(1)).
-    fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()>;
-    /// Samba's SID of this machine (net(8), `getlocalsid`), as net shows it.
-    fn local_sid(&self) -> io::Result<String>;
-    /// Sets Samba's SID of this machine (net(8), `setlocalsid`).
-    fn set_local_sid(&self, sid: &Sid) -> io::Result<()>;
-    /// What `tool` prints, once it has ended well. One that fails or takes too long is an error with what it said last.
-    fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String>;
+    /// What a program prints, once it has ended well. One that fails or takes too long is an error with what it said
+    /// last.
+    fn run(&self, run: &Run<'_>) -> io::Result<String>;
     /// The guest's own context id (vsock(7), `IOCTL_VM_SOCKETS_GET_LOCAL_CID`).
     fn local_cid(&self) -> io::Result<u32>;
     /// The service manager's queue.

@@ -11,7 +11,7 @@ use ramet_proto::{
     AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
     domain::JoinEvidence,
     frame::{self, FrameError},
-    message::{Failure, GuestState, Identity, Step},
+    message::{Failure, Finding, GuestState, Identity, Step},
     text::Text,
 };
 use std::{io, time::Duration};
@@ -153,12 +153,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         }
     }
 
-    /// Has a parent get ready to be suspended.
-    pub async fn prepare(&mut self, wait: Duration) -> Result<(), AgentError> {
+    /// Has a parent get ready to be suspended; says what the agent found in its system.
+    pub async fn prepare(&mut self, wait: Duration) -> Result<Vec<Finding>, AgentError> {
         self.must_be_held()?;
         send(&mut self.stream, &HostMessage::Prepare).await?;
         match self.receive_within("prepared", wait).await? {
-            GuestMessage::Prepared => Ok(()),
+            GuestMessage::Prepared { findings } => Ok(findings),
             other => Err(out_of_turn("prepared", other)),
         }
     }
@@ -260,7 +260,7 @@ fn out_of_turn(due: &'static str, got: GuestMessage) -> AgentError {
     let got = match got {
         GuestMessage::Failed(failure) => return AgentError::Failed(failure),
         GuestMessage::Hello { .. } => "hello",
-        GuestMessage::Prepared => "prepared",
+        GuestMessage::Prepared { .. } => "prepared",
         GuestMessage::Applied(_) => "applied",
         GuestMessage::Ready => "ready",
         GuestMessage::Joined(_) => "joined",

@@ -70,7 +70,12 @@ pub enum GuestMessage {
         cid: u32,
     },
     /// Everything is on disk and quiet: suspend me.
-    Prepared,
+    Prepared {
+        /// What the agent found in its system that a template's owner should know. Agents of before it was told leave it
+        /// out.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        findings: Vec<Finding>,
+    },
     /// The identity is in force; this is what the system shows when asked.
     Applied(Box<Evidence>),
     /// Boot is complete: getty prompts and sshd accepts.
@@ -215,6 +220,25 @@ impl TryFrom<String> for RandomSample {
     }
 }
 
+/// Something in a guest's system, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub grade: Grade,
+    /// What is so.
+    pub what: Text,
+    /// What to do about it.
+    pub fix: Text,
+}
+
+impl Finding {
+    /// A finding.
+    #[must_use]
+    pub fn new(grade: Grade, what: &str, fix: &str) -> Self {
+        Self { grade, what: Text::new(what), fix: Text::new(fix) }
+    }
+}
+
 /// A step that failed, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("step {step} failed in the guest: {reason} ({detail})")]
@@ -227,6 +251,20 @@ pub struct Failure {
     pub retryable: bool,
     /// For people.
     pub detail: Text,
+}
+
+impl Failure {
+    /// A failure that the same request would meet again.
+    #[must_use]
+    pub fn new(step: Step, reason: Reason, detail: &str) -> Self {
+        Self { step, reason, retryable: false, detail: Text::new(detail) }
+    }
+
+    /// The same, of a request that may succeed when it is sent again.
+    #[must_use]
+    pub fn retryable(self) -> Self {
+        Self { retryable: true, ..self }
+    }
 }
 
 /// A list of names, each with its snake-case word for the wire and for people.
@@ -292,6 +330,21 @@ words! {
         Open = "open",
         /// Trying the domain account on the network.
         Join = "join",
+    }
+}
+
+words! {
+    /// How bad a finding is, the worst first.
+    #[derive(PartialOrd, Ord)]
+    Grade {
+        /// Every child would end of it: no template is made.
+        Fatal = "fatal",
+        /// Something gets past the gate, or is in before it.
+        Open = "open",
+        /// The guest will not come up, or a child will not get what it was asked for.
+        Broken = "broken",
+        /// Good to know.
+        Note = "note",
     }
 }
 

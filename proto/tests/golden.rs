@@ -139,7 +139,7 @@ fn guest_variant(message: &GuestMessage) -> usize {
         GuestMessage::Hello { state: GuestState::Held, .. } => 0,
         GuestMessage::Hello { state: GuestState::Open { .. }, .. } => 1,
         GuestMessage::Hello { state: GuestState::Ready { .. }, .. } => 2,
-        GuestMessage::Prepared => 3,
+        GuestMessage::Prepared { .. } => 3,
         GuestMessage::Applied(_) => 4,
         GuestMessage::Ready => 5,
         GuestMessage::Observed(_) => 6,
@@ -263,7 +263,7 @@ fn every_guest_message() {
                 r#""state":{"at":"ready","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f"},"cid":3}"#,
             ),
         ),
-        (GuestMessage::Prepared, 19, r#"{"type":"prepared"}"#),
+        (GuestMessage::Prepared { findings: Vec::new() }, 19, r#"{"type":"prepared"}"#),
         (GuestMessage::Applied(Box::new(evidence())), 609, applied.as_str()),
         (GuestMessage::Ready, 16, r#"{"type":"ready"}"#),
         (GuestMessage::Observed(Box::new(evidence())), 610, observed.as_str()),
@@ -349,7 +349,10 @@ fn a_field_of_a_later_build_is_ignored() {
     let bytes = br#"{"type":"hello","versions":[1],"colour":{"deep":[null,1.5]}}"#;
     assert_eq!(frame::decode_body::<HostMessage>(bytes).unwrap(), HostMessage::Hello { versions: vec![1] });
     let bytes = br#"{"type":"prepared","took_ms":7}"#;
-    assert_eq!(frame::decode_body::<GuestMessage>(bytes).unwrap(), GuestMessage::Prepared);
+    assert_eq!(
+        frame::decode_body::<GuestMessage>(bytes).unwrap(),
+        GuestMessage::Prepared { findings: Vec::new() }
+    );
 }
 
 #[test]

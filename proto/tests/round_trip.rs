@@ -253,7 +253,7 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
     prop_oneof![
         (any::<u16>(), text(), state, any::<u32>())
             .prop_map(|(version, agent, state, cid)| GuestMessage::Hello { version, agent, state, cid }),
-        Just(GuestMessage::Prepared),
+        Just(GuestMessage::Prepared { findings: Vec::new() }),
         evidence().prop_map(|evidence| GuestMessage::Applied(Box::new(evidence))),
         Just(GuestMessage::Ready),
         evidence().prop_map(|evidence| GuestMessage::Observed(Box::new(evidence))),

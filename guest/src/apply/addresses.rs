@@ -10,7 +10,7 @@ use super::ApplyError;
 use crate::{netlink::Interface, root::Root, system::System};
 use ramet_proto::{
     MacAddr,
-    message::Identity,
+    message::{Finding, Identity},
     network::{IpConfig, UnicastIp},
 };
 use std::fmt::{Display, Write};
@@ -70,7 +70,7 @@ pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> 
 
 pub(super) fn verify(identity: &Identity, root: &Root, interfaces: &[Interface]) -> Result<(), ApplyError> {
     for file in plan(identity, root, interfaces)?.into_iter().flat_map(|(_, files)| files) {
-        if root.read(&file.path)?.as_ref() != Some(&file.text) {
+        if root.read_text(&file.path)?.as_ref() != Some(&file.text) {
             return Err(ApplyError::Mismatch(format!("/{} is not as it was written", file.path)));
         }
     }
@@ -214,6 +214,11 @@ fn list<T: Display>(text: &mut String, key: &str, values: &[T], separator: &str)
     if !values.is_empty() {
         let _ = writeln!(text, "{key}{}", values.join(separator));
     }
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }
 
 #[cfg(test)]

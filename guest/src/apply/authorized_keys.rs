@@ -5,7 +5,7 @@ use super::ApplyError;
 use crate::root::Root;
 use ramet_proto::{
     login::{UserKeys, UserName},
-    message::Identity,
+    message::{Finding, Identity},
 };
 
 /// passwd(5).
@@ -42,7 +42,7 @@ pub(super) fn apply(identity: &Identity, root: &Root) -> Result<(), ApplyError> 
 pub(super) fn verify(identity: &Identity, root: &Root) -> Result<(), ApplyError> {
     for one in &identity.authorized_keys {
         let path = format!("{}/.ssh/authorized_keys", find(root, &one.user)?.home);
-        if root.read(&path)?.as_deref() != Some(&*lines(one)) {
+        if root.read_text(&path)?.as_deref() != Some(&*lines(one)) {
             return Err(ApplyError::Mismatch(format!("/{path} is not as it was written")));
         }
     }
@@ -54,7 +54,7 @@ fn lines(one: &UserKeys) -> String {
 }
 
 fn find(root: &Root, name: &UserName) -> Result<User, ApplyError> {
-    let passwd = root.read(PASSWD)?.unwrap_or_default();
+    let passwd = root.read_text(PASSWD)?.unwrap_or_default();
     let user = passwd.lines().find_map(|line| parse(line, name.as_str()));
     let user = user.ok_or_else(|| ApplyError::Missing(format!("there is no user {name} in /{PASSWD}")))?;
     if !root.exists(&user.home)? {
@@ -72,4 +72,9 @@ fn parse(line: &str, name: &str) -> Option<User> {
     let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
     let home = fields.nth(1)?.trim_matches('/');
     (!home.is_empty()).then(|| User { uid, gid, home: home.to_owned() })
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }

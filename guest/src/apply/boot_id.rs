@@ -23,7 +23,7 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
 
 /// What the kernel's file shows.
 pub(super) fn read(root: &Root) -> Result<Option<BootId>, ApplyError> {
-    let Some(text) = root.read(KERNELS)? else { return Ok(None) };
+    let Some(text) = root.read_text(KERNELS)? else { return Ok(None) };
     text.trim_end().parse().map(Some).map_err(|error| ApplyError::Mismatch(format!("/{KERNELS}: {error}")))
 }
 
@@ -33,7 +33,7 @@ pub(super) fn verify(
     inherited: Option<BootId>,
     root: &Root,
 ) -> Result<(), ApplyError> {
-    let ours = root.read(OURS)?.and_then(|text| text.trim_end().parse::<BootId>().ok());
+    let ours = root.read_text(OURS)?.and_then(|text| text.trim_end().parse::<BootId>().ok());
     match shown {
         None => Err(ApplyError::Missing(format!("/{KERNELS} is not there"))),
         Some(id) if shown == inherited || shown != ours => {

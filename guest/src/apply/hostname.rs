@@ -2,7 +2,10 @@
 
 use super::ApplyError;
 use crate::{root::Root, system::System};
-use ramet_proto::{Hostname, message::Identity};
+use ramet_proto::{
+    Hostname,
+    message::{Finding, Identity},
+};
 
 const NAME: &str = "etc/hostname";
 const HOSTS: &str = "etc/hosts";
@@ -13,7 +16,7 @@ const OWN_ADDRESS: &str = "127.0.1.1";
 pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> Result<(), ApplyError> {
     let name = &identity.hostname;
     root.replace(NAME, format!("{name}\n").as_bytes(), 0o644)?;
-    let before = root.read(HOSTS)?;
+    let before = root.read_text(HOSTS)?;
     let domain = identity.domain.as_ref().map(|domain| domain.account.fqdn());
     let after = hosts(before.as_deref().unwrap_or("127.0.0.1\tlocalhost\n"), name, domain.as_deref());
     if before.as_ref() != Some(&after) {
@@ -24,7 +27,7 @@ pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> 
 
 /// That the file says what the kernel will say after the next boot.
 pub(super) fn verify(name: &Hostname, root: &Root) -> Result<(), ApplyError> {
-    let text = root.read(NAME)?.unwrap_or_default();
+    let text = root.read_text(NAME)?.unwrap_or_default();
     if text.trim_end() == name.as_str() {
         return Ok(());
     }
@@ -48,6 +51,11 @@ fn hosts(text: &str, name: &Hostname, domain: Option<&str>) -> String {
     lines.retain(|line| !is_own(line));
     lines.insert(place, &own);
     lines.join("\n") + "\n"
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }
 
 #[cfg(test)]

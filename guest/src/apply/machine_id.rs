@@ -26,6 +26,6 @@ pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> 
 
 /// What the file says.
 pub(super) fn read(root: &Root) -> Result<MachineId, ApplyError> {
-    let text = root.read(PATH)?.ok_or_else(|| ApplyError::Missing(format!("/{PATH} is not there")))?;
+    let text = root.read_text(PATH)?.ok_or_else(|| ApplyError::Missing(format!("/{PATH} is not there")))?;
     text.trim_end().parse().map_err(|error| ApplyError::Mismatch(format!("/{PATH}: {error}")))
 }

@@ -2,15 +2,20 @@
 //! the hostname.
 
 use super::ApplyError;
-use crate::{root::Root, system::System};
+use crate::{process::Run, root::Root, system::System};
 use ramet_proto::{Sid, message::Identity};
+use std::time::Duration;
 
 const NET: &str = "usr/bin/net";
+
+/// How long net may take.
+const LIMIT: Duration = Duration::from_mins(1);
 
 pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> Result<(), ApplyError> {
     match &identity.machine_sid {
         Some(sid) if root.exists(NET)? => {
-            system.set_local_sid(sid).map_err(|error| ApplyError::System("set Samba's SID", error))
+            let run = Run::new("net", &["setlocalsid", &sid.to_string()], LIMIT);
+            system.run(&run).map(drop).map_err(|error| ApplyError::System("set Samba's SID", error))
         }
         Some(_) | None => Ok(()),
     }
@@ -21,7 +26,8 @@ pub(super) fn read<S: System>(root: &Root, system: &S) -> Result<Option<Sid>, Ap
     if !root.exists(NET)? {
         return Ok(None);
     }
-    let said = system.local_sid().map_err(|error| ApplyError::System("ask Samba for its SID", error))?;
+    let run = Run::new("net", &["getlocalsid"], LIMIT);
+    let said = system.run(&run).map_err(|error| ApplyError::System("ask Samba for its SID", error))?;
     parse(&said)
         .map(Some)
         .ok_or_else(|| ApplyError::Mismatch(format!("net getlocalsid says {:?}", said.trim_end())))

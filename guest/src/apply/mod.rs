@@ -20,14 +20,20 @@ mod verify;
 
 pub(crate) use verify::observe;
 
-use crate::{config::Config, netlink::NetlinkError, root::FileError, root::Root, system::System};
+use crate::{
+    config::Config,
+    error::chain,
+    log,
+    netlink::NetlinkError,
+    root::{FileError, Root},
+    system::System,
+};
 use ramet_proto::{
     Evidence,
     identity::uuid_v4,
-    message::{Failure, Identity, Reason, Step},
-    text::Text,
+    message::{Failure, Finding, Grade, Identity, Reason, Step},
 };
-use std::{error::Error, fmt::Write, io, time::Instant};
+use std::{fmt::Write, io, time::Instant};
 
 /// A step could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -56,19 +62,8 @@ impl ApplyError {
             Self::Missing(_) => Reason::Missing,
             Self::Mismatch(_) => Reason::Mismatch,
         };
-        Failure { step, reason, retryable: false, detail: Text::new(&chain(self)) }
+        Failure::new(step, reason, &chain(self))
     }
-}
-
-/// What an error says, and what its causes say.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// An identity, and when it came.
@@ -78,6 +73,39 @@ pub(crate) struct Order<'a> {
     pub(crate) received: Instant,
 }
 
+/// What a step works on.
+struct Context<'a, S> {
+    order: &'a Order<'a>,
+    root: &'a Root,
+    system: &'a S,
+    config: &'a Config,
+}
+
+type Apply<S> = fn(&Context<'_, S>) -> Result<(), ApplyError>;
+
+/// The steps, in their order. Entropy first: every one after it may draw from it. NICs next, so that nothing leaves this
+/// machine as its template. Samba's account and the SID are in one file, which goes with the template's account, so the
+/// SID comes after it.
+fn steps<S: System>() -> [(Step, Apply<S>); 12] {
+    [
+        (Step::Entropy, |c| entropy::apply(c.order.identity, c.root, c.system)),
+        (Step::Nics, |c| nics::apply(c.order.identity, c.system)),
+        (Step::Clock, |c| clock::apply(c.order, c.system)),
+        (Step::MachineId, |c| machine_id::apply(c.order.identity, c.root, c.system)),
+        (Step::BootId, |c| boot_id::apply(c.root, c.system)),
+        (Step::Hostname, |c| hostname::apply(c.order.identity, c.root, c.system)),
+        (Step::Network, |c| {
+            network::apply(c.root, c.system)?;
+            addresses::apply(c.order.identity, c.root, c.system)
+        }),
+        (Step::SshHostKeys, |c| ssh::apply(c.order.identity, c.root, c.system, c.config)),
+        (Step::Names, |c| names::apply(c.root, c.system)),
+        (Step::Domain, |c| domain::apply(c.order.identity, c.root, c.system, c.config.domain)),
+        (Step::MachineSid, |c| machine_sid::apply(c.order.identity, c.root, c.system)),
+        (Step::AuthorizedKeys, |c| authorized_keys::apply(c.order.identity, c.root)),
+    ]
+}
+
 /// Applies an identity step by step, and reads it back.
 pub(crate) fn apply<S: System>(
     order: &Order<'_>,
@@ -85,31 +113,46 @@ pub(crate) fn apply<S: System>(
     system: &S,
     config: &Config,
 ) -> Result<Evidence, Failure> {
-    let identity = order.identity;
     let inherited = verify::Inherited::read(root)?;
     let mut times = Times::new();
-    times.run(Step::Entropy, || entropy::apply(identity, root, system))?;
-    times.run(Step::Clock, || clock::apply(order, system))?;
-    times.run(Step::MachineId, || machine_id::apply(identity, root, system))?;
-    times.run(Step::BootId, || boot_id::apply(root, system))?;
-    times.run(Step::Hostname, || hostname::apply(identity, root, system))?;
-    times.run(Step::Nics, || nics::apply(identity, system))?;
-    times.run(Step::Network, || {
-        network::apply(root, system)?;
-        addresses::apply(identity, root, system)
-    })?;
-    times.run(Step::SshHostKeys, || ssh::apply(identity, root, system, config))?;
-    times.run(Step::Names, || names::apply(root, system))?;
-    times.run(Step::Domain, || domain::apply(identity, root, system, config.domain))?;
-    // Samba's account and the SID are in one file, which goes with the template's account.
-    times.run(Step::MachineSid, || machine_sid::apply(identity, root, system))?;
-    times.run(Step::AuthorizedKeys, || authorized_keys::apply(identity, root))?;
+    let context = Context { order, root, system, config };
+    for (step, apply) in steps() {
+        times.run(step, || apply(&context))?;
+    }
     // Last of all: they find everything else done.
-    let said = times.run(Step::Site, || site::apply(identity, root, config))?;
+    let said = times.run(Step::Site, || site::apply(order.identity, root, config))?;
     let mut evidence = times.run(Step::Verify, || verify::verify(order, root, system, config, &inherited))?;
     evidence.unique.extend(said);
-    eprintln!("identity applied:{}", times.text);
+    log!("identity applied:{}", times.text);
     Ok(evidence)
+}
+
+type Check = fn(&Root, &Config) -> Result<Vec<Finding>, ApplyError>;
+
+/// What each step says of an image beforehand: what it cannot make right, and what it does not understand.
+const CHECKS: &[(Step, Check)] = &[
+    (Step::Hostname, |root, _| hostname::check(root)),
+    (Step::Network, |root, _| addresses::check(root)),
+    (Step::SshHostKeys, ssh::check),
+    (Step::Names, |root, _| names::check(root)),
+    (Step::Domain, domain::check),
+    (Step::AuthorizedKeys, |root, _| authorized_keys::check(root)),
+    (Step::Site, |root, _| site::check(root)),
+];
+
+/// What an identity would meet in `root`. It changes nothing.
+pub(crate) fn check(root: &Root, config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (step, check) in CHECKS {
+        match check(root, config) {
+            Ok(findings) => found.extend(findings),
+            Err(error) => {
+                let what = format!("step {step} would fail: {}", chain(&error));
+                found.push(Finding::new(Grade::Fatal, &what, "correct it in the image"));
+            }
+        }
+    }
+    found
 }
 
 /// Random bytes.

@@ -3,7 +3,7 @@
 
 use super::{ApplyError, random, random_uuid};
 use crate::{root::Root, system::System};
-use ramet_proto::text::to_hex;
+use ramet_proto::{message::Finding, text::to_hex};
 
 const INITIATOR: &str = "etc/iscsi/initiatorname.iscsi";
 const ISCSID: &str = "usr/sbin/iscsid";
@@ -16,7 +16,7 @@ const HOSTNQN: &str = "etc/nvme/hostnqn";
 const HOSTID: &str = "etc/nvme/hostid";
 
 pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
-    let before = root.read(INITIATOR)?;
+    let before = root.read_text(INITIATOR)?;
     if before.is_some() || (root.exists("etc/iscsi")? && root.exists(ISCSID)?) {
         let before = before.as_deref().and_then(initiator).unwrap_or_default();
         let prefix = before.rsplit_once(':').map_or(PREFIX, |(prefix, _)| prefix);
@@ -36,9 +36,9 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
 pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let found = [
-        ("iscsi_initiator", root.read(INITIATOR)?.as_deref().and_then(initiator).map(str::to_owned)),
-        ("nvme_hostnqn", root.read(HOSTNQN)?.map(first_line)),
-        ("nvme_hostid", root.read(HOSTID)?.map(first_line)),
+        ("iscsi_initiator", root.read_text(INITIATOR)?.as_deref().and_then(initiator).map(str::to_owned)),
+        ("nvme_hostnqn", root.read_text(HOSTNQN)?.map(first_line)),
+        ("nvme_hostid", root.read_text(HOSTID)?.map(first_line)),
     ];
     Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
@@ -46,4 +46,9 @@ pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyEr
 /// The name in the file of open-iscsi, which may have comments and `GenerateName=yes` instead.
 fn initiator(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("InitiatorName=")).map(str::trim)
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }

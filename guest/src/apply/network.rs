@@ -56,7 +56,7 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
     }
     for interface in root.names(IPV6)? {
         let path = format!("{IPV6}/{interface}/stable_secret");
-        match root.read(&path) {
+        match root.read_text(&path) {
             Ok(None) => {}
             Ok(Some(_)) => root.write(&path, &Ipv6Addr::from(random::<16>(system)?).to_string())?,
             // The kernel's word for "not set".
@@ -94,7 +94,7 @@ pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
 pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
     let mut values = Vec::new();
     for (path, _) in DHCPCD_DUID {
-        values.extend(root.read(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
+        values.extend(root.read_text(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
     }
     Ok(values)
 }

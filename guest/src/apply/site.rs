@@ -8,7 +8,7 @@ use ramet_proto::{
     Hostname, InstanceId, MachineId, Sid,
     domain::DomainAccount,
     login::UserKeys,
-    message::{Identity, NicIdentity, UniqueValue},
+    message::{Finding, Identity, NicIdentity, UniqueValue},
     text::Text,
 };
 use serde::Serialize;
@@ -104,6 +104,11 @@ fn evidence(name: &str, said: &str) -> Result<Vec<UniqueValue>, String> {
         values.push(UniqueValue { name, value: safe });
     }
     Ok(values)
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }
 
 #[cfg(test)]

@@ -6,19 +6,27 @@
 use super::ApplyError;
 use crate::{
     config::{Config, KeyKind},
+    process::Run,
     root::Root,
     system::System,
 };
-use ramet_proto::{SshPublicKey, message::Identity};
+use ramet_proto::{
+    SshPublicKey,
+    message::{Finding, Identity},
+};
 use ssh_key::{
     LineEnding, PrivateKey,
     private::{Ed25519Keypair, KeypairData},
 };
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const DIRECTORY: &str = "etc/ssh";
 const SSHD: &str = "usr/sbin/sshd";
 const SSH_KEYGEN: &str = "usr/bin/ssh-keygen";
+
+/// How long one ssh-keygen may take: RSA on a slow machine.
+const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
 
 pub(super) fn apply<S: System>(
     identity: &Identity,
@@ -40,9 +48,13 @@ pub(super) fn apply<S: System>(
         let path = format!("{DIRECTORY}/ssh_host_{kind}_key");
         match kind {
             KeyKind::Ed25519 => ed25519(&path, &comment, root, system)?,
-            KeyKind::Ecdsa | KeyKind::Rsa if root.exists(SSH_KEYGEN)? => system
-                .generate_host_key(*kind, &comment, &root.outside(&path))
-                .map_err(|error| ApplyError::System("generate an SSH host key", error))?,
+            KeyKind::Ecdsa | KeyKind::Rsa if root.exists(SSH_KEYGEN)? => {
+                let kind = kind.to_string();
+                let arguments = ["-q", "-t", &kind, "-N", "", "-C", &comment, "-f", &format!("/{path}")];
+                system
+                    .run(&Run::new("ssh-keygen", &arguments, KEYGEN_LIMIT))
+                    .map_err(|error| ApplyError::System("generate an SSH host key", error))?;
+            }
             KeyKind::Ecdsa | KeyKind::Rsa => {
                 return Err(ApplyError::Missing(format!(
                     "no /{SSH_KEYGEN} to make a host key of kind {kind}"
@@ -73,7 +85,7 @@ pub(crate) fn public_keys(root: &Root) -> Result<Vec<SshPublicKey>, ApplyError> 
     for name in root.names(DIRECTORY)? {
         if name.starts_with("ssh_host_") && name.ends_with("_key.pub") {
             let path = format!("{DIRECTORY}/{name}");
-            let text = root.read(&path)?.unwrap_or_default();
+            let text = root.read_text(&path)?.unwrap_or_default();
             keys.push(text.parse().map_err(|error| ApplyError::Mismatch(format!("/{path}: {error}")))?);
         }
     }
@@ -104,4 +116,9 @@ pub(super) fn verify(
         }
     }
     Ok(())
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root, _config: &Config) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }

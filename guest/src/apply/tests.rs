@@ -4,17 +4,16 @@ mod some_guests;
 
 use super::*;
 use crate::{
-    apply::domain::Tool,
     boot::{BootWatch, Job},
-    config::KeyKind,
     netlink::Interface,
+    process::Run,
 };
-use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Secret, Sid, message::NicIdentity};
+use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, Secret, message::NicIdentity};
 use std::{
     cell::{Cell, RefCell},
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -45,6 +44,8 @@ pub(crate) struct Fake {
     pub(crate) console: RefCell<String>,
     /// How often something random was drawn.
     pub(crate) drawn: Cell<u8>,
+    /// Where programs see `/`.
+    pub(crate) root: RefCell<PathBuf>,
     /// The name of an operation that fails.
     pub(crate) broken: Cell<&'static str>,
 }
@@ -78,6 +79,7 @@ impl Fake {
             cgroups: tempfile::tempdir().unwrap(),
             console: RefCell::default(),
             drawn: Cell::new(0),
+            root: RefCell::default(),
             broken: Cell::new(""),
         }
     }
@@ -162,29 +164,33 @@ impl System for Fake {
         Ok(())
     }
 
-    fn generate_host_key(&self, kind: KeyKind, comment: &str, file: &Path) -> io::Result<()> {
-        self.works("generate_host_key")?;
-        assert!(!file.exists(), "ssh-keygen would ask whether to overwrite it");
-        fs::write(file, "private")?;
-        fs::write(file.with_extension("pub"), format!("ssh-{kind} AAAA{} {comment}\n", self.draw()))
-    }
-
-    fn local_sid(&self) -> io::Result<String> {
-        Ok(format!("SID for domain WEB-1 is: {}\n", self.sid.borrow()))
-    }
-
-    fn set_local_sid(&self, sid: &Sid) -> io::Result<()> {
-        // Once more one that only says so.
-        if self.broken.get() != "set_local_sid" {
-            *self.sid.borrow_mut() = sid.to_string();
-        }
-        Ok(())
-    }
-
-    fn run_tool(&self, tool: &Tool<'_>) -> io::Result<String> {
+    fn run(&self, run: &Run<'_>) -> io::Result<String> {
         std::thread::sleep(self.takes.get());
-        let line = tool.to_string();
-        self.fed.borrow_mut().extend(tool.input().unwrap_or_default());
+        let line = run.to_string();
+        let arguments: Vec<_> = run.arguments.iter().map(String::as_str).collect();
+        match (run.program, &arguments[..]) {
+            ("ssh-keygen", ["-q", "-t", kind, .., "-C", comment, "-f", file]) => {
+                self.works("generate_host_key")?;
+                let file = self.root.borrow().join(file.trim_start_matches('/'));
+                assert!(!file.exists(), "ssh-keygen would ask whether to overwrite it");
+                fs::write(&file, "private")?;
+                let public = format!("ssh-{kind} AAAA{} {comment}\n", self.draw());
+                fs::write(file.with_extension("pub"), public)?;
+                return Ok(String::new());
+            }
+            ("net", ["getlocalsid"]) => {
+                return Ok(format!("SID for domain WEB-1 is: {}\n", self.sid.borrow()));
+            }
+            // One that only says so, too.
+            ("net", ["setlocalsid", sid]) => {
+                if self.broken.get() != "set_local_sid" {
+                    *self.sid.borrow_mut() = (*sid).to_owned();
+                }
+                return Ok(String::new());
+            }
+            _ => {}
+        }
+        self.fed.borrow_mut().extend(run.input.unwrap_or_default());
         let answers = self.answers.borrow();
         let answer = answers.iter().rfind(|(start, _)| line.starts_with(start));
         self.ran.borrow_mut().push(line);
@@ -296,6 +302,7 @@ pub(crate) fn template() -> (TempDir, Root) {
 }
 
 fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
+    *system.root.borrow_mut() = root.outside("");
     apply(&Order { identity, received: Instant::now() }, root, system, &Config::load(root).unwrap())
 }
 
@@ -364,7 +371,7 @@ fn a_bare_guest_without_ssh_or_hosts_will_do() {
     let root = Root::open(dir.path()).unwrap();
     let evidence = apply_to(&root, &Fake::new(), &identity()).unwrap();
     assert!(evidence.ssh_host_keys.is_empty());
-    assert_eq!(root.read("etc/hosts").unwrap().unwrap(), "127.0.0.1\tlocalhost\n127.0.1.1\tweb-1\n");
+    assert_eq!(root.read_text("etc/hosts").unwrap().unwrap(), "127.0.0.1\tlocalhost\n127.0.1.1\tweb-1\n");
 }
 
 #[test]
@@ -389,7 +396,10 @@ fn what_the_guest_lacks_is_named() {
     fs::remove_file(dir.path().join("usr/bin/ssh-keygen")).unwrap();
     let failure = apply_to(&root, &Fake::new(), &identity()).unwrap_err();
     assert_eq!((failure.step, failure.reason), (Step::SshHostKeys, Reason::Missing));
-    assert!(root.read("etc/ssh/ssh_host_rsa_key").unwrap().is_none(), "the template's keys are gone anyway");
+    assert!(
+        root.read_text("etc/ssh/ssh_host_rsa_key").unwrap().is_none(),
+        "the template's keys are gone anyway"
+    );
 
     let system = Fake::new();
     system.interfaces.borrow_mut().pop();
@@ -403,5 +413,5 @@ fn too_little_entropy_is_refused_before_anything_changes() {
     let identity = Identity { entropy: Secret::new(vec![1; 31]), ..identity() };
     let failure = apply_to(&root, &Fake::new(), &identity).unwrap_err();
     assert_eq!((failure.step, failure.reason), (Step::Entropy, Reason::Malformed));
-    assert_eq!(root.read("etc/hostname").unwrap().unwrap(), "parent\n");
+    assert_eq!(root.read_text("etc/hostname").unwrap().unwrap(), "parent\n");
 }

@@ -7,45 +7,17 @@ use super::{
     ordered_before, unit_file, units,
 };
 use crate::{
-    apply::chain,
-    boot,
-    config::KeyKind,
+    apply, boot,
+    config::{Config, KeyKind},
+    error::chain,
     root::{FileError, Root},
 };
+use ramet_proto::message::{Finding, Grade};
 use serde_json::json;
 use std::process::ExitCode;
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Grade {
-    /// Something gets past the gate, or is in before it.
-    Open,
-    /// The guest will not come up, or a child will not get what was asked for.
-    Broken,
-    /// Good to know.
-    Note,
-}
-
-impl Grade {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Broken => "broken",
-            Self::Note => "note",
-        }
-    }
-}
-
-/// What is so, and what to do about it.
-#[derive(Debug)]
-struct Finding {
-    grade: Grade,
-    what: String,
-    fix: &'static str,
-}
-
-fn finding(grade: Grade, what: String, fix: &'static str) -> Finding {
-    Finding { grade, what, fix }
+fn finding(grade: Grade, what: String, fix: &str) -> Finding {
+    Finding::new(grade, &what, fix)
 }
 
 type Findings = Result<Vec<Finding>, FileError>;
@@ -55,21 +27,20 @@ pub(crate) fn run(root: &Root, json: bool) -> Result<ExitCode, FileError> {
     let findings = examine(root)?;
     let bad = findings.iter().any(|finding| finding.grade != Grade::Note);
     if json {
-        let list: Vec<_> = findings
-            .iter()
-            .map(|f| json!({ "grade": f.grade.name(), "what": f.what, "fix": f.fix }))
-            .collect();
+        let list: Vec<_> =
+            findings.iter().map(|f| json!({ "grade": f.grade, "what": f.what, "fix": f.fix })).collect();
         println!("{}", json!({ "ok": !bad, "findings": list }));
     } else {
         for finding in &findings {
-            println!("{:6}  {}\n        {}", finding.grade.name(), finding.what, finding.fix);
+            println!("{:6}  {}\n        {}", finding.grade.to_string(), finding.what, finding.fix);
         }
         println!("{}", if bad { "not fit to be a template" } else { "fine" });
     }
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn examine(root: &Root) -> Findings {
+/// Everything that is found.
+pub(crate) fn examine(root: &Root) -> Findings {
     let mut findings = Vec::new();
     match check(root) {
         Ok(()) => {}
@@ -95,6 +66,8 @@ fn examine(root: &Root) -> Findings {
     for check in checks {
         findings.extend(check(root)?);
     }
+    // Settings that cannot be read were told above.
+    findings.extend(Config::load(root).map(|config| apply::check(root, &config)).unwrap_or_default());
     Ok(findings)
 }
 
@@ -241,7 +214,7 @@ fn command_line(root: &Root) -> Findings {
         for word in line.split_ascii_whitespace() {
             let Some((grade, why)) = parameter(word) else { continue };
             let what = format!("/{path} has {word}: {why}");
-            if !found.iter().any(|other| other.what == what) {
+            if !found.iter().any(|other| other.what.as_str() == what) {
                 found.push(finding(grade, what, "take it off the kernel's command line"));
             }
         }
@@ -399,7 +372,7 @@ mod tests {
     use super::*;
 
     fn grades(image: &Image) -> Vec<(Grade, String)> {
-        examine(&image.root).unwrap().into_iter().map(|f| (f.grade, f.what)).collect()
+        examine(&image.root).unwrap().into_iter().map(|f| (f.grade, f.what.to_string())).collect()
     }
 
     /// An image with nothing to tell.

@@ -3,7 +3,7 @@
 use super::{
     DROP_IN, GateError, Scope, Survey, Verdict, check, links, lists, ordered_before, unit_file::settings,
 };
-use crate::{apply::chain, root::Root};
+use crate::{error::chain, root::Root};
 use std::{
     ffi::OsString,
     fs, io,
@@ -43,7 +43,7 @@ pub(crate) fn run(directories: &[OsString]) -> ExitCode {
     // The first of three: for what goes before the distribution's units and after the administrator's. A drop-in in the
     // unit's own directory goes before one for its type in any case.
     let [normal, _early, _late] = directories else {
-        eprintln!("this is a generator for systemd: ramet-gate NORMAL EARLY LATE");
+        crate::log!("this is a generator for systemd: ramet-gate NORMAL EARLY LATE");
         return ExitCode::from(2);
     };
     let done = Root::open(Path::new("/")).map_err(|error| chain(&error)).and_then(|root| {
@@ -53,7 +53,7 @@ pub(crate) fn run(directories: &[OsString]) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("everything is held, and the gate will not open: {error}");
+            crate::log!("everything is held, and the gate will not open: {error}");
             ExitCode::FAILURE
         }
     }
@@ -68,7 +68,7 @@ fn files(root: &Root) -> Result<Vec<DropIn>, GateError> {
     let survey = Survey::of(root, Scope::Installed)?;
     let plan = survey.plan();
     for (unit, goal) in ordered_before(&survey.units, &plan, &waits_for()) {
-        eprintln!("{unit} is held and ordered before {goal}, which the gate waits for: this will not boot");
+        crate::log!("{unit} is held and ordered before {goal}, which the gate waits for: this will not boot");
     }
     let mut files: Vec<DropIn> = lists::MADE_LATER
         .iter()

@@ -2,7 +2,7 @@
 
 use super::{GateError, Scope, Survey, Verdict};
 use crate::{
-    apply::chain,
+    error::chain,
     root::{FileError, Root},
 };
 use serde_json::json;
@@ -15,7 +15,7 @@ pub(crate) fn run(root: &Root, json: bool) -> Result<ExitCode, FileError> {
         Ok(text) => println!("{}", text.1),
         Err(GateError::File(error)) => return Err(error),
         Err(error) => {
-            eprintln!("ramet-agent: {}", chain(&error));
+            crate::log!("ramet-agent: {}", chain(&error));
             return Ok(ExitCode::FAILURE);
         }
     }

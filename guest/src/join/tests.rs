@@ -51,7 +51,7 @@ fn a_member_through_samba() {
         let mut expected = vec![(KINIT, ""), (TEST_JOIN, "Join is OK")];
         expected.extend(winbind.then_some(("wbinfo -t", "")));
         assert_eq!(commands(&evidence), expected);
-        let pinned = root.read(PINNED).unwrap().unwrap();
+        let pinned = root.read_text(PINNED).unwrap().unwrap();
         assert_eq!(pinned, "[realms]\n\tAD.EXAMPLE.ORG = {\n\t\tkdc = dc1.ad.example.org\n\t}\n");
     }
 }

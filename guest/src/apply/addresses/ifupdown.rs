@@ -78,7 +78,7 @@ fn images_files(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
     let names = root.names(DIRECTORY)?.into_iter().filter(|name| !name.starts_with("ramet-"));
     for path in std::iter::once(MAIN.to_owned()).chain(names.map(|name| format!("{DIRECTORY}/{name}"))) {
         if root.is_regular(&path)? {
-            files.extend(root.read(&path)?.map(|text| (path, text)));
+            files.extend(root.read_text(&path)?.map(|text| (path, text)));
         }
     }
     Ok(files)

@@ -72,7 +72,7 @@ fn systemd_networkd() {
          Gateway=192.0.2.1\nGateway=2001:db8::1\nGateway=192.0.2.2\nDNS=192.0.2.53\nDNS=2001:db8::53\n\
          Domains=example.org\nDomains=example.net\n"
     );
-    let resolv_conf = root.read(RESOLV_CONF).unwrap().unwrap();
+    let resolv_conf = root.read_text(RESOLV_CONF).unwrap().unwrap();
     assert!(
         resolv_conf
             .ends_with("search example.org example.net\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n")
@@ -85,7 +85,7 @@ fn a_resolver_keeps_its_resolv_conf() {
     enable(dir.path(), "systemd-networkd.service");
     enable(dir.path(), "systemd-resolved.service");
     applied(dir.path(), &root).unwrap();
-    assert_eq!(root.read(RESOLV_CONF).unwrap(), None);
+    assert_eq!(root.read_text(RESOLV_CONF).unwrap(), None);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn ifupdown_and_the_stanza_of_the_image() {
          iface ens2 inet6 static\n    address 2001:db8::7/64\n    gateway 2001:db8::1\n    \
          dns-nameservers 192.0.2.53 2001:db8::53\n    dns-search example.org example.net\n"
     );
-    assert!(root.read(RESOLV_CONF).unwrap().is_some());
+    assert!(root.read_text(RESOLV_CONF).unwrap().is_some());
 
     fs::write(dir.path().join("etc/network/interfaces"), "auto lo\n").unwrap();
     assert!(matches!(applied(dir.path(), &root), Err(ApplyError::Missing(_))), "it would not be read");

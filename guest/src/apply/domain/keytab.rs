@@ -30,7 +30,7 @@ pub(super) fn write(keytab: &Secret, root: &Root) -> Result<(), ApplyError> {
 
 /// The principal and the version of the first key there is.
 pub(super) fn read(root: &Root) -> Result<Option<DomainEvidence>, ApplyError> {
-    let Some(bytes) = root.read_bytes(PATH)?.map(Zeroizing::new) else { return Ok(None) };
+    let Some(bytes) = root.read(PATH)?.map(Zeroizing::new) else { return Ok(None) };
     first(&bytes).map_err(|why| ApplyError::Mismatch(format!("/{PATH}: {why}")))
 }
 

@@ -12,7 +12,7 @@ use ramet_proto::domain::DomainAccount;
 const CONF: &str = "etc/krb5.conf";
 
 pub(super) fn apply(account: &DomainAccount, root: &Root) -> Result<(), ApplyError> {
-    let before = root.read(CONF)?.unwrap_or_default();
+    let before = root.read_text(CONF)?.unwrap_or_default();
     let after = block::with(&before, &defaults(account), Counts::First);
     if after != before {
         root.replace(CONF, after.as_bytes(), 0o644)?;

@@ -14,11 +14,15 @@ mod tool;
 pub(crate) use tool::Tool;
 
 use super::ApplyError;
-use crate::{config::DomainClient, root::Root, system::System};
+use crate::{
+    config::{Config, DomainClient},
+    root::Root,
+    system::System,
+};
 use ramet_proto::{
     Hostname,
     domain::{DomainAccount, DomainEvidence},
-    message::Identity,
+    message::{Finding, Identity},
 };
 
 const NET: &str = "usr/bin/net";
@@ -104,6 +108,11 @@ pub(super) fn verify(shown: Option<&DomainEvidence>, identity: &Identity) -> Res
         ))),
         None => Err(ApplyError::Mismatch(format!("there is no keytab of {principal}"))),
     }
+}
+
+/// What an identity would meet.
+pub(super) fn check(_root: &Root, _config: &Config) -> Result<Vec<Finding>, ApplyError> {
+    Ok(Vec::new())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const OLD_KRB5: (&str, &str) = ("lock directory", "smb_krb5");
 
 /// Removes the template's computer account.
 pub(super) fn forget_account(root: &Root) -> Result<(), ApplyError> {
-    let Some(bytes) = root.read_bytes(SECRETS)?.map(Zeroizing::new) else { return Ok(()) };
+    let Some(bytes) = root.read(SECRETS)?.map(Zeroizing::new) else { return Ok(()) };
     // The file has the machine's SID as well. Keys stand in it as they are, deleted ones included.
     let has = |key: &&[u8]| bytes.windows(key.len()).any(|window| window == *key);
     if ACCOUNT_KEYS.iter().any(has) {
@@ -44,12 +44,12 @@ pub(super) fn forget_account(root: &Root) -> Result<(), ApplyError> {
 }
 
 pub(super) fn apply<S: System>(domain: &DomainIdentity, root: &Root, system: &S) -> Result<(), ApplyError> {
-    let before = root.read(CONF)?.ok_or_else(|| ApplyError::Missing(format!("there is no /{CONF}")))?;
+    let before = root.read_text(CONF)?.ok_or_else(|| ApplyError::Missing(format!("there is no /{CONF}")))?;
     let after = block::with(&before, own_settings(&domain.account), Counts::Last);
     if after != before {
         root.replace(CONF, after.as_bytes(), 0o644)?;
     }
-    let run = |tool: Tool<'_>, what| system.run_tool(&tool).map_err(|error| ApplyError::System(what, error));
+    let run = |tool: Tool<'_>, what| system.run(&tool.run()).map_err(|error| ApplyError::System(what, error));
     let settings = run(Tool::Settings, "ask Samba for its settings")?;
     check(&settings, &domain.account)?;
     forget(&settings, root)?;

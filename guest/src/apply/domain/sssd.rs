@@ -25,7 +25,7 @@ pub(super) fn is_set_up(root: &Root) -> Result<bool, ApplyError> {
             text.lines().find_map(|line| line.trim_start().strip_prefix("passwd:").map(str::to_owned));
         passwd.is_some_and(|sources| sources.split_ascii_whitespace().any(|source| source == "sss"))
     };
-    Ok(root.exists(CONF)? || root.read(super::NSSWITCH)?.is_some_and(uses))
+    Ok(root.exists(CONF)? || root.read_text(super::NSSWITCH)?.is_some_and(uses))
 }
 
 pub(super) fn apply(account: &DomainAccount, root: &Root) -> Result<(), ApplyError> {

@@ -76,6 +76,7 @@ fn guest(files: &[(&str, &str)]) -> (TempDir, Root, Fake) {
 }
 
 fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
+    *system.root.borrow_mut() = root.outside("");
     let order = Order { identity, received: Instant::now() };
     apply_all(&order, root, system, &Config::load(root).unwrap())
 }
@@ -126,7 +127,7 @@ fn samba_takes_on_the_account_and_keeps_its_password() {
             ]
         );
         assert_eq!(*system.fed.borrow(), JOIN);
-        let read = |path: &str| root.read(path).unwrap().unwrap();
+        let read = |path: &str| root.read_text(path).unwrap().unwrap();
         let smb = read("etc/samba/smb.conf");
         assert!(smb.starts_with("[global]\n\tworkgroup = EXAMPLE\n#"), "{smb}");
         assert_eq!(smb.matches("[global]\n\tmachine password timeout = 0\n").count(), 1, "{smb}");
@@ -139,7 +140,7 @@ fn samba_takes_on_the_account_and_keeps_its_password() {
     let lasting = SETTINGS.replace("machine password timeout = 0", "machine password timeout = 604800");
     system.answer("testparm", Ok(&lasting));
     apply_to(&root, &system, &persistent()).unwrap();
-    assert_eq!(root.read("etc/samba/smb.conf").unwrap().unwrap(), "[global]\n\tworkgroup = EXAMPLE\n");
+    assert_eq!(root.read_text("etc/samba/smb.conf").unwrap().unwrap(), "[global]\n\tworkgroup = EXAMPLE\n");
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn a_join_that_samba_refuses_fails() {
     let (reason, detail) = fails(&root, &system, &member(), Step::Domain);
     assert_eq!(reason, Reason::System);
     assert!(detail.ends_with("NetRequestOfflineDomainJoin"), "{detail}");
-    assert_eq!(root.read("etc/krb5.keytab").unwrap(), None);
+    assert_eq!(root.read_text("etc/krb5.keytab").unwrap(), None);
 }
 
 #[test]
@@ -299,17 +300,18 @@ fn how_programs_are_run() {
     let limit = std::time::Duration::from_secs(1);
     let config = Some(PathBuf::from("/run/ramet-agent/krb5.conf"));
     let kinit = Tool::Kinit { account: &account, config, limit };
-    assert_eq!(kinit.to_string(), "kinit -k -t /etc/krb5.keytab -c MEMORY: WEB-1$@AD.EXAMPLE.ORG");
-    let command = kinit.command();
-    let variables: Vec<_> = command.get_envs().map(|(name, value)| (name, value.unwrap())).collect();
+    let run = kinit.run();
+    assert_eq!(run.to_string(), "kinit -k -t /etc/krb5.keytab -c MEMORY: WEB-1$@AD.EXAMPLE.ORG");
     let files = "/run/ramet-agent/krb5.conf:/etc/krb5.conf";
-    assert_eq!(variables, [("KRB5_CONFIG".as_ref(), files.as_ref()), ("LC_ALL".as_ref(), "C".as_ref())]);
-    assert_eq!(Tool::Kinit { account: &account, config: None, limit }.command().get_envs().count(), 1);
+    assert_eq!(run.variable, Some(("KRB5_CONFIG", files.into())));
+    assert_eq!(run.input, None);
+    assert_eq!(Tool::Kinit { account: &account, config: None, limit }.run().variable, None);
 
     let join = Tool::RequestJoin(&blob);
-    let arguments: Vec<_> = join.command().get_args().map(|one| one.to_str().unwrap().to_owned()).collect();
-    assert_eq!(arguments[1], "--option=kerberos method=secrets only", "one argument");
-    assert_eq!(join.input(), Some(JOIN));
-    assert!(!format!("{join:?}").contains("255"), "no byte of a secret: {join:?}");
-    assert_eq!(kinit.input(), None);
+    let run = join.run();
+    assert_eq!(run.arguments[1], "--option=kerberos method=secrets only", "one argument");
+    assert_eq!(run.input, Some(JOIN));
+    for shown in [format!("{join:?}"), run.to_string()] {
+        assert!(!shown.contains("255"), "no byte of a secret: {shown}");
+    }
 }

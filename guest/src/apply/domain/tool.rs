@@ -1,8 +1,9 @@
 //! The programs of Samba, SSSD and MIT Kerberos that are run, and how.
 
 use super::keytab;
+use crate::process::Run;
 use ramet_proto::{Secret, domain::DomainAccount};
-use std::{fmt, path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// A program, and what it is to do.
 #[derive(Debug)]
@@ -33,21 +34,28 @@ pub(crate) enum Tool<'a> {
 
 impl Tool<'_> {
     /// What is run.
-    pub(crate) fn command(&self) -> Command {
+    pub(crate) fn run(&self) -> Run<'_> {
         let (program, arguments) = self.argv();
-        let mut command = Command::new(program);
-        // What they print is read.
-        command.args(arguments).env("LC_ALL", "C");
-        if let Self::Kinit { config: Some(config), .. } = self {
-            let mut paths = config.clone().into_os_string();
-            paths.push(":/etc/krb5.conf");
-            command.env("KRB5_CONFIG", paths);
-        }
-        command
+        let variable = match self {
+            Self::Kinit { config: Some(config), .. } => {
+                let mut paths = config.clone().into_os_string();
+                paths.push(":/etc/krb5.conf");
+                Some(("KRB5_CONFIG", paths))
+            }
+            Self::Kinit { config: None, .. }
+            | Self::Settings
+            | Self::RequestJoin(_)
+            | Self::TestJoin
+            | Self::TestSecret
+            | Self::Status(_)
+            | Self::GoOnline
+            | Self::StartSssd => None,
+        };
+        Run { program, arguments, variable, input: self.input(), limit: self.limit() }
     }
 
     /// What it reads on standard input.
-    pub(crate) fn input(&self) -> Option<&[u8]> {
+    fn input(&self) -> Option<&[u8]> {
         match self {
             Self::RequestJoin(blob) => Some(blob.expose()),
             Self::Settings
@@ -62,7 +70,7 @@ impl Tool<'_> {
 
     /// How long it may take. Those that ask the network are run again if they fail, and kinit is the first to notice that
     /// nobody answers.
-    pub(crate) fn limit(&self) -> Duration {
+    fn limit(&self) -> Duration {
         match self {
             Self::Kinit { limit, .. } => *limit,
             Self::Settings | Self::RequestJoin(_) => Duration::from_mins(1),
@@ -100,12 +108,5 @@ impl Tool<'_> {
                 ("systemctl", words(&["kill", "--kill-who=main", "--signal=USR2", "sssd.service"]))
             }
         }
-    }
-}
-
-impl fmt::Display for Tool<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (program, arguments) = self.argv();
-        write!(f, "{program} {}", arguments.join(" "))
     }
 }

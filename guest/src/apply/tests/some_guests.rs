@@ -57,7 +57,7 @@ fn names_for_storage_are_made_where_there_is_storage() {
         assert!(hostid != uuid && !seen.contains(&hostid) && !seen.contains(&initiator));
         seen.extend([hostid, initiator]);
     }
-    let text = root.read("etc/iscsi/initiatorname.iscsi").unwrap().unwrap();
+    let text = root.read_text("etc/iscsi/initiatorname.iscsi").unwrap().unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
 
     // No name yet, but somebody to use it.
@@ -109,7 +109,7 @@ fn leases_and_secrets_of_the_network_go() {
         assert_eq!(kept.iter().find(|path| !dir.path().join(path).exists()), None);
         let duid = value(&evidence, "dhcpcd_duid").to_owned();
         assert!(duid.starts_with("00:04:") && duid.split(':').count() == 18, "{duid}");
-        let secret = root.read(secret).unwrap().unwrap();
+        let secret = root.read_text(secret).unwrap().unwrap();
         secret.parse::<std::net::Ipv6Addr>().unwrap();
         for new in [duid, secret] {
             assert!(!seen.contains(&new), "{new} again");
@@ -120,7 +120,7 @@ fn leases_and_secrets_of_the_network_go() {
 
 #[test]
 fn samba_gets_the_sid_and_no_samba_has_none() {
-    let sid: Sid = "S-1-5-21-1-2-3".parse().unwrap();
+    let sid: ramet_proto::Sid = "S-1-5-21-1-2-3".parse().unwrap();
     let identity = Identity { machine_sid: Some(sid.clone()), ..identity() };
     let (dir, root) = template();
     let system = Fake::new();
