@@ -1,26 +1,26 @@
-//! The agent's side of the conversation, and the gate.
+//! The gate: holds the guest until it is an individual.
 //!
 //! ```text
 //!            prepare -> prepared            identify -> applied            open
-//!   Held ----------------------------> Held ------------------> (waiting) -----> Open ----> Ready
-//!     ^  garbage, hang-up, no version    |        |                 |             boot complete
+//!   Held ----------------------------> Held ------------------> (waiting) -----> the gate is open, and this is over
+//!     ^  garbage, hang-up, no version    |        |                 |
 //!     +----------------------------------+        v                 v
 //!                                         a step fails       anything but open:
 //!                                                 +--> fatal <------+   the unit fails, systemd powers off
 //! ```
 //!
 //! Held is where everything starts that has no record of a completed identity. The one way out is an identity that was
-//! applied, read back, answered with `open`, and recorded. Past it `join` may be asked at any time; boot goes on meanwhile.
+//! applied, read back, and answered with `open`. What is asked past it, the [observer](crate::observer) answers.
 
 use crate::{
     apply::{self, Order},
-    boot::{self, BootWatch, Job},
+    boot::{self, Job},
     channel::{Channel, ChannelError, Stream, wait},
     config::Config,
+    conversation::{End, close, failed, greet, step_of},
     error::chain,
     fork::ForkWatch,
     gate::{doctor, links},
-    join::{Progress, Trial},
     limits::Limits,
     record::Record,
     root::{RUNTIME, Root},
@@ -28,32 +28,35 @@ use crate::{
 };
 use nix::poll::PollFlags;
 use ramet_proto::{
-    GuestMessage, HostMessage, InstanceId, MacAddr,
+    GuestMessage, HostMessage, MacAddr,
     message::{Failure, Finding, Grade, GuestState, Identity, Reason, Step},
-    select_version,
-    text::Text,
 };
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 /// The most findings that are told: each is a KiB of text at most, and a frame has 64.
 const MAX_FINDINGS: usize = 40;
 
-/// Why a conversation is over.
-enum End {
-    /// The host is gone or makes no sense; the agent goes on.
-    Channel(ChannelError),
-    /// There is nothing more to say.
-    Done,
+/// What comes of a conversation, or of a message in it.
+enum Turn {
+    /// The guest is held as before.
+    Held,
+    /// The gate is open.
+    Opened,
+}
+
+/// Why a conversation goes no further.
+enum Stop {
+    End(End),
     /// The gate must never open.
     Fatal(Failure),
 }
 
-impl From<ChannelError> for End {
-    fn from(error: ChannelError) -> Self {
-        Self::Channel(error)
+impl<E: Into<End>> From<E> for Stop {
+    fn from(end: E) -> Self {
+        Self::End(end.into())
     }
 }
 
@@ -62,40 +65,31 @@ struct Talk<S> {
     channel: Channel<S>,
     /// A version was agreed on.
     greeted: bool,
-    /// It was told that boot goes on, and waits to hear that it is complete.
-    expects_ready: bool,
-    /// It waits to hear what became of the domain account.
-    trial: Option<Trial>,
 }
 
-/// The agent.
+/// The agent, as long as the gate is closed.
 pub(crate) struct Agent<'a, S> {
     pub(crate) root: &'a Root,
     pub(crate) system: &'a S,
     pub(crate) config: Config,
     pub(crate) limits: Limits,
-    state: GuestState,
     fork: ForkWatch,
-    boot: Option<BootWatch>,
-    boot_looked: Instant,
-    opened: Instant,
 }
 
 impl<'a, S: System> Agent<'a, S> {
-    /// An agent that holds its guest, or, where a completed identity is on record, lets it pass at once.
+    /// An agent that holds its guest; none where a completed identity is on record, and the gate is open already.
     pub(crate) fn start(
         root: &'a Root,
         system: &'a S,
         config: Config,
         limits: Limits,
-    ) -> Result<Self, Failure> {
-        let now = Instant::now();
-        let state = GuestState::Held;
-        let fork = ForkWatch::default();
-        let mut agent =
-            Self { root, system, config, limits, state, fork, boot: None, boot_looked: now, opened: now };
+    ) -> Result<Option<Self>, Failure> {
+        let agent = Self { root, system, config, limits, fork: ForkWatch::default() };
         match Record::load(root) {
-            Ok(Some(record)) if agent.is_still(&record) => agent.pass(record.instance_id)?,
+            Ok(Some(record)) if agent.is_still(&record) => {
+                agent.pass(&record)?;
+                return Ok(None);
+            }
             Ok(Some(_)) => {
                 system.console("held: this disk's identity is of a machine with other network interfaces");
             }
@@ -103,7 +97,7 @@ impl<'a, S: System> Agent<'a, S> {
             // Whoever this was, it is not known now: the host has to say.
             Err(error) => system.console(&format!("held: {}", chain(&error))),
         }
-        Ok(agent)
+        Ok(Some(agent))
     }
 
     /// Whether this machine has the network interfaces of the one on record. Past the gate nothing comes up with an
@@ -125,198 +119,84 @@ impl<'a, S: System> Agent<'a, S> {
         }
     }
 
-    /// Whether the gate is closed.
-    pub(crate) fn is_held(&self) -> bool {
-        self.state == GuestState::Held
+    /// How long to wait for a host at most, before [`Agent::tick`] is due.
+    pub(crate) fn waits_for(&self) -> Option<Duration> {
+        self.fork.is_on().then_some(self.limits.tick)
     }
 
-    /// What to wait for, besides a host, and how long at most, before [`Agent::tick`] is due.
-    pub(crate) fn waits_for(&self) -> (Option<BorrowedFd<'_>>, Option<Duration>) {
-        match self.state {
-            GuestState::Held => (None, self.fork.is_on().then_some(self.limits.tick)),
-            GuestState::Open { .. } if self.opened.elapsed() > self.limits.boot => (None, None),
-            GuestState::Open { .. } => (self.boot.as_ref().map(AsFd::as_fd), Some(self.limits.tick)),
-            GuestState::Ready { .. } => (None, None),
-        }
-    }
-
-    /// Looks at the time, and at how far boot has come. An error means that the gate must never open.
+    /// Looks at the time. An error means that the gate must never open.
     pub(crate) fn tick(&mut self) -> Result<(), Failure> {
-        match self.state {
-            GuestState::Held if self.fork.is_on() => {
-                let limit = self.config.identify_timeout();
-                if self.fork.is_overdue(self.system.local_cid().ok(), Instant::now(), limit) {
-                    let detail = format!("this is a fork, and nobody gave it an identity within {limit:?}");
-                    return Err(Failure::new(Step::Open, Reason::Timeout, &detail));
-                }
+        if self.fork.is_on() {
+            let limit = self.config.identify_timeout();
+            if self.fork.is_overdue(self.system.local_cid().ok(), Instant::now(), limit) {
+                let detail = format!("this is a fork, and nobody gave it an identity within {limit:?}");
+                return Err(Failure::new(Step::Open, Reason::Timeout, &detail));
             }
-            GuestState::Open { instance_id } if self.opened.elapsed() <= self.limits.boot => {
-                self.look_at_boot(instance_id);
-            }
-            GuestState::Held | GuestState::Open { .. } | GuestState::Ready { .. } => {}
         }
         Ok(())
     }
 
-    fn look_at_boot(&mut self, instance_id: InstanceId) {
-        match self.boot.as_ref().map(BootWatch::is_complete) {
-            Some(true) => {
-                self.boot = None;
-                self.state = GuestState::Ready { instance_id };
-            }
-            // A watch that cannot be had must not keep the processor busy.
-            None if self.boot_looked.elapsed() >= self.limits.tick => {
-                self.boot_looked = Instant::now();
-                self.boot = self.system.watch_boot().ok();
-            }
-            Some(false) | None => {}
-        }
-    }
-
-    /// Talks with the host until either has enough. An error means that the gate must never open.
-    pub(crate) fn converse<T: Stream>(&mut self, stream: T) -> Result<(), Failure> {
-        let Ok(channel) = Channel::new(stream, self.limits.frame) else { return Ok(()) };
-        let mut talk = Talk { channel, greeted: false, expects_ready: false, trial: None };
+    /// Talks with the host until either has enough; says whether the gate is open. An error means that it must never be.
+    pub(crate) fn converse<T: Stream>(&mut self, stream: T) -> Result<bool, Failure> {
+        let Ok(channel) = Channel::new(stream, self.limits.frame) else { return Ok(false) };
+        let mut talk = Talk { channel, greeted: false };
         match self.talk(&mut talk) {
-            End::Done | End::Channel(ChannelError::Closed) => Ok(()),
-            End::Channel(error) => {
-                if let ChannelError::Frame(_) = error {
-                    let step = if talk.greeted { Step::Prepare } else { Step::Hello };
-                    let _ = talk.channel.send(&failed(step, Reason::Malformed, &chain(&error)));
-                }
-                crate::log!("connection closed: {}", chain(&error));
-                Ok(())
+            Ok(()) => Ok(true),
+            Err(Stop::End(end)) => {
+                close(end, talk.greeted, &mut talk.channel);
+                Ok(false)
             }
-            End::Fatal(failure) => Err(failure),
+            Err(Stop::Fatal(failure)) => Err(failure),
         }
     }
 
-    fn talk<T: Stream>(&mut self, talk: &mut Talk<T>) -> End {
+    /// Answers until the gate is open.
+    fn talk<T: Stream>(&mut self, talk: &mut Talk<T>) -> Result<(), Stop> {
         let mut heard = Instant::now();
         loop {
-            if let Err(failure) = self.tick() {
-                return End::Fatal(failure);
-            }
-            if talk.expects_ready && matches!(self.state, GuestState::Ready { .. }) {
-                talk.expects_ready = false;
-                heard = Instant::now();
-                if let Err(error) = talk.channel.send(&GuestMessage::Ready) {
-                    return error.into();
+            self.tick().map_err(Stop::Fatal)?;
+            if let Some(message) = talk.channel.receive()? {
+                match self.answer(message, talk)? {
+                    Turn::Opened => return Ok(()),
+                    Turn::Held => heard = Instant::now(),
                 }
+                continue;
             }
-            match talk.channel.receive() {
-                Err(error) => return error.into(),
-                Ok(Some(message)) => {
-                    if let Err(end) = self.answer(message, talk) {
-                        return end;
-                    }
-                    heard = Instant::now();
-                    continue;
-                }
-                Ok(None) => {}
+            if heard.elapsed() > self.limits.idle {
+                return Err(End::Done.into());
             }
-            if talk.trial.is_some() {
-                let went_on = self.go_on(talk);
-                // Only now: a command may take longer than a host may be silent.
-                heard = Instant::now();
-                match went_on {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(error) => return error.into(),
-                }
-            }
-            let limit = if talk.expects_ready { self.limits.boot } else { self.limits.idle };
-            if heard.elapsed() > limit {
-                return End::Done;
-            }
-            let mut fds = vec![(talk.channel.as_fd(), PollFlags::POLLIN)];
-            fds.extend(self.waits_for().0.map(|fd| (fd, PollFlags::POLLIN)));
-            if let Err(error) = wait(&fds, Some(self.limits.tick)) {
-                return End::Channel(error.into());
-            }
+            let fds = [(talk.channel.as_fd(), PollFlags::POLLIN)];
+            wait(&fds, Some(self.limits.tick)).map_err(ChannelError::from)?;
         }
     }
 
-    fn answer<T: Stream>(&mut self, message: HostMessage, talk: &mut Talk<T>) -> Result<(), End> {
+    fn answer<T: Stream>(&mut self, message: HostMessage, talk: &mut Talk<T>) -> Result<Turn, Stop> {
         let step = step_of(&message);
         if !talk.greeted && step != Step::Hello {
             talk.channel.send(&failed(step, Reason::Unexpected, "hello comes first"))?;
-            return Err(End::Done);
+            return Err(End::Done.into());
         }
-        match (message, self.state) {
-            (HostMessage::Hello { versions }, _) => self.greet(&versions, talk),
-            (HostMessage::Prepare, GuestState::Held) => {
+        match message {
+            HostMessage::Hello { versions } => {
+                greet(&versions, GuestState::Held, self.system, &mut talk.channel)?;
+                talk.greeted = true;
+            }
+            HostMessage::Prepare => {
                 let answer = match self.prepare() {
                     Ok(findings) => GuestMessage::Prepared { findings },
                     Err(failure) => GuestMessage::Failed(failure),
                 };
-                Ok(talk.channel.send(&answer)?)
+                talk.channel.send(&answer)?;
             }
-            (HostMessage::Identify(identity), GuestState::Held) => self.become_individual(&identity, talk),
-            (HostMessage::Observe, GuestState::Open { instance_id } | GuestState::Ready { instance_id }) => {
-                let answer = match apply::observe(instance_id, self.root, self.system) {
-                    Ok(evidence) => GuestMessage::Observed(Box::new(evidence)),
-                    Err(error) => GuestMessage::Failed(error.at(Step::Verify).retryable()),
-                };
-                Ok(talk.channel.send(&answer)?)
+            HostMessage::Identify(identity) => {
+                self.become_individual(&identity, talk)?;
+                return Ok(Turn::Opened);
             }
-            (HostMessage::Join, GuestState::Open { .. } | GuestState::Ready { .. }) => {
-                if talk.trial.is_some() {
-                    let detail = "the account is being tried already";
-                    return Ok(talk.channel.send(&failed(step, Reason::Unexpected, detail))?);
-                }
-                match Trial::begin(self.root, self.config.domain, self.limits.join) {
-                    Ok(trial) => talk.trial = Some(trial),
-                    Err(failure) => talk.channel.send(&GuestMessage::Failed(failure))?,
-                }
-                Ok(())
+            HostMessage::Observe | HostMessage::Open | HostMessage::Join => {
+                talk.channel.send(&failed(step, Reason::Unexpected, "there is no identity yet"))?;
             }
-            (HostMessage::Observe | HostMessage::Open | HostMessage::Join, GuestState::Held) => {
-                Ok(talk.channel.send(&failed(step, Reason::Unexpected, "there is no identity yet"))?)
-            }
-            (
-                HostMessage::Prepare | HostMessage::Identify(_) | HostMessage::Open,
-                GuestState::Open { .. } | GuestState::Ready { .. },
-            ) => Ok(talk.channel.send(&failed(step, Reason::Unexpected, "the gate is open already"))?),
         }
-    }
-
-    /// Goes on with the account that is being tried, and answers once that is over. Says whether there is more to do at
-    /// once.
-    fn go_on<T: Stream>(&self, talk: &mut Talk<T>) -> Result<bool, ChannelError> {
-        // A boot that never ends is none to wait for.
-        let booted =
-            matches!(self.state, GuestState::Ready { .. }) || self.opened.elapsed() > self.limits.boot;
-        let answer = match talk.trial.as_mut().map(|trial| trial.step(self.root, self.system, booted)) {
-            Some(Progress::Next) => return Ok(true),
-            Some(Progress::Again) | None => return Ok(false),
-            Some(Progress::Over(Ok(evidence))) => GuestMessage::Joined(Box::new(evidence)),
-            Some(Progress::Over(Err(failure))) => GuestMessage::Failed(failure),
-        };
-        talk.trial = None;
-        talk.channel.send(&answer)?;
-        Ok(false)
-    }
-
-    fn greet<T: Stream>(&mut self, versions: &[u16], talk: &mut Talk<T>) -> Result<(), End> {
-        let Some(version) = select_version(versions) else {
-            let detail = format!("this agent speaks {:?}, the host {versions:?}", ramet_proto::VERSIONS);
-            talk.channel.send(&failed(Step::Hello, Reason::Version, &detail))?;
-            return Err(End::Done);
-        };
-        let cid = match self.system.local_cid() {
-            Ok(cid) => cid,
-            Err(error) => {
-                let detail = format!("cannot ask for the context id: {error}");
-                let failure = Failure::new(Step::Hello, Reason::System, &detail).retryable();
-                talk.channel.send(&GuestMessage::Failed(failure))?;
-                return Err(End::Done);
-            }
-        };
-        talk.greeted = true;
-        talk.expects_ready = matches!(self.state, GuestState::Open { .. });
-        let agent = Text::new(env!("CARGO_PKG_VERSION"));
-        Ok(talk.channel.send(&GuestMessage::Hello { version, agent, state: self.state, cid })?)
+        Ok(Turn::Held)
     }
 
     /// Gets ready to be suspended. Failing loudly, and being asked again, is better than a template whose children
@@ -324,14 +204,13 @@ impl<'a, S: System> Agent<'a, S> {
     fn prepare(&mut self) -> Result<Vec<Finding>, Failure> {
         let again = |reason, detail: &str| Failure::new(Step::Prepare, reason, detail).retryable();
         // Before a template is made of a machine whose children would never be seen to be ready.
-        let boot = self.system.watch_boot().map_err(|error| {
+        self.system.watch_boot().map_err(|error| {
             Failure::new(
                 Step::Prepare,
                 Reason::System,
                 &format!("the end of boot cannot be watched for: {error}"),
             )
         })?;
-        self.boot = Some(boot);
         let jobs = self.settle().map_err(Failure::retryable)?;
         self.system.warm(&boot::waiting(&jobs));
         self.system.trim();
@@ -369,7 +248,7 @@ impl<'a, S: System> Agent<'a, S> {
         }
     }
 
-    fn become_individual<T: Stream>(&mut self, identity: &Identity, talk: &mut Talk<T>) -> Result<(), End> {
+    fn become_individual<T: Stream>(&mut self, identity: &Identity, talk: &mut Talk<T>) -> Result<(), Stop> {
         let order = Order { identity, received: Instant::now() };
         // A machine that was never asked to prepare: one that lost its power halfway through this, for one.
         let settled = if self.fork.is_on() { Ok(()) } else { self.settle().map(drop) };
@@ -377,16 +256,10 @@ impl<'a, S: System> Agent<'a, S> {
             .and_then(|()| apply::apply(&order, self.root, self.system, &self.config))
             .and_then(|evidence| self.await_open(&GuestMessage::Applied(Box::new(evidence)), talk))
             .and_then(|()| self.open(identity));
-        match opened {
-            Ok(()) => {
-                talk.expects_ready = true;
-                Ok(())
-            }
-            Err(failure) => {
-                let _ = talk.channel.send(&GuestMessage::Failed(failure.clone()));
-                Err(End::Fatal(failure))
-            }
-        }
+        opened.map_err(|failure| {
+            let _ = talk.channel.send(&GuestMessage::Failed(failure.clone()));
+            Stop::Fatal(failure)
+        })
     }
 
     /// Tells the host what there is to see, and waits for its consent.
@@ -420,30 +293,25 @@ impl<'a, S: System> Agent<'a, S> {
         }
     }
 
-    /// Opens the gate, and records who this is. Waiting for the disk comes last: boot goes on meanwhile, and a machine
+    /// Opens the gate. That the record is on the disk is waited for by the observer: boot goes on meanwhile, and a machine
     /// that loses its power before is held when it boots again, until the host says who it is.
-    fn open(&mut self, identity: &Identity) -> Result<(), Failure> {
-        let failed = |error| Failure::new(Step::Record, Reason::System, &chain(&error));
+    fn open(&self, identity: &Identity) -> Result<(), Failure> {
         let record = Record::of(identity);
-        record.write(self.root).map_err(failed)?;
+        record
+            .write(self.root)
+            .map_err(|error| Failure::new(Step::Record, Reason::System, &chain(&error)))?;
         // Before anything starts that it would hear. Not on a reboot: journald reads both ids when it starts.
         let restarted = self.system.restart_journal();
         restarted.map_err(|error| {
             Failure::new(Step::Open, Reason::System, &format!("cannot restart journald: {error}"))
         })?;
-        self.pass(record.instance_id)?;
-        Record::commit(self.root).map_err(failed)
+        self.pass(&record)
     }
 
-    fn pass(&mut self, instance_id: InstanceId) -> Result<(), Failure> {
+    fn pass(&self, record: &Record) -> Result<(), Failure> {
         self.release_links()?;
-        self.system
-            .open_gate()
-            .map_err(|error| Failure::new(Step::Open, Reason::System, &error.to_string()))?;
-        self.state = GuestState::Open { instance_id };
-        self.opened = Instant::now();
-        self.boot = self.boot.take().or_else(|| self.system.watch_boot().ok());
-        Ok(())
+        record.show(self.root).map_err(|error| Failure::new(Step::Record, Reason::System, &chain(&error)))?;
+        self.system.open_gate().map_err(|error| Failure::new(Step::Open, Reason::System, &error.to_string()))
     }
 
     /// Lets systemd-networkd use the links, if it was started before the gate.
@@ -474,22 +342,7 @@ fn some_of(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
-fn step_of(message: &HostMessage) -> Step {
-    match message {
-        HostMessage::Hello { .. } => Step::Hello,
-        HostMessage::Prepare => Step::Prepare,
-        HostMessage::Identify(_) => Step::Entropy,
-        HostMessage::Open => Step::Open,
-        HostMessage::Observe => Step::Verify,
-        HostMessage::Join => Step::Join,
-    }
-}
-
-fn failed(step: Step, reason: Reason, detail: &str) -> GuestMessage {
-    GuestMessage::Failed(Failure::new(step, reason, detail))
-}
-
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

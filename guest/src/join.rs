@@ -92,7 +92,7 @@ impl Trial {
     /// A trial of the account on record, for `limit` at most.
     pub(crate) fn begin(root: &Root, client: DomainClient, limit: Duration) -> Result<Self, Failure> {
         let failed = |error: &dyn Error| Failure::new(Step::Join, Reason::System, &chain(error));
-        let record = Record::load(root).map_err(|error| failed(&error))?;
+        let record = Record::present(root).map_err(|error| failed(&error))?;
         let account = record.and_then(|record| record.domain).ok_or_else(|| {
             Failure::new(Step::Join, Reason::Missing, "this machine was given no account of a domain")
         })?;

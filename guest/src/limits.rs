@@ -5,6 +5,8 @@ use std::time::Duration;
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// The vsock device, until udev has found it and loaded its driver.
+    pub(crate) device: Duration,
     /// A frame, from its first byte on.
     pub(crate) frame: Duration,
     /// A connection on which nothing is said.
@@ -25,6 +27,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) const DEFAULT: Self = Self {
+        device: Duration::from_mins(1),
         frame: Duration::from_secs(10),
         idle: Duration::from_secs(30),
         open: Duration::from_secs(30),

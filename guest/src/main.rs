@@ -2,13 +2,14 @@
 //!
 //! It is what `ramet-agent.service` runs: systemd starts nothing that depends on an identity, and lets nobody in, before
 //! this says `READY=1`; if it ends before, systemd powers the machine off. The way there is [`agent`]; the appliers of
-//! an identity are in [`apply`].
+//! an identity are in [`apply`]. Past the gate another process of it answers the host, [`observer`].
 
 mod agent;
 mod apply;
 mod boot;
 mod channel;
 mod config;
+mod conversation;
 mod entropy;
 mod error;
 mod fork;
@@ -18,6 +19,7 @@ mod limits;
 mod linux;
 mod log;
 mod netlink;
+mod observer;
 mod process;
 mod record;
 mod root;
@@ -34,7 +36,8 @@ use system::System;
 const HELP: &str = "\
 Holds this machine's boot until a Ramet host has given it an identity.
 
-Usage: ramet-agent serve                               what ramet-agent.service runs
+Usage: ramet-agent serve                               what ramet-agent.service runs: the gate
+       ramet-agent observe                             what ramet-observe.service runs, past the gate
        ramet-agent gate show [--root DIR] [--json]     which units start before the gate, and which wait
        ramet-agent doctor [--root DIR] [--json]        what is open, or will not work; exits with 1 if anything is
        ramet-agent --help
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let arguments: Option<Vec<_>> = arguments.iter().map(|argument| argument.to_str()).collect();
     match arguments.as_deref() {
         Some(["serve"]) => serve(),
+        Some(["observe"]) => observe(),
         Some(["gate", "show", options @ ..]) => ask(options, show::run),
         Some(["doctor", options @ ..]) => ask(options, doctor::run),
         Some(["--help" | "-h" | "help"]) => {
@@ -111,14 +115,31 @@ fn question<'a>(mut options: &[&'a str]) -> Option<Question<'a>> {
     }
 }
 
-fn serve() -> ExitCode {
+fn open_root() -> Result<Root, FileError> {
     // An identity has keys and passwords: they are in no core file and for no debugger (PR_SET_DUMPABLE in prctl(2)).
     let _ = nix::sys::prctl::set_dumpable(false);
+    // A journal that is full must not hold up who is to be told, nor anything else.
+    log::never_wait();
+    Root::open(Path::new("/"))
+}
+
+fn serve() -> ExitCode {
     let system = linux::Linux;
-    let reason = match Root::open(Path::new("/")) {
-        Ok(root) => serve::serve(&root, &system).to_string(),
+    let reason = match open_root().map(|root| serve::hold(&root, &system)) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.to_string(),
         Err(error) => error::chain(&error),
     };
     system.console(&format!("this machine has no identity and powers off: {reason}"));
+    ExitCode::FAILURE
+}
+
+fn observe() -> ExitCode {
+    let reason = match open_root().map(|root| serve::observe(&root, &linux::Linux)) {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => error::chain(&error),
+        Err(error) => error::chain(&error),
+    };
+    log!("{reason}");
     ExitCode::FAILURE
 }

@@ -1,6 +1,7 @@
-//! The record of a completed individual, on its own disk: with it, a reboot passes the gate without the host.
+//! The record of a completed individual: on its own disk, where with it a reboot passes the gate without the host, and in
+//! /run, where it tells who this machine is in this boot.
 
-use crate::root::{FileError, Root};
+use crate::root::{FileError, RUNTIME, Root};
 use ramet_proto::{Hostname, InstanceId, MacAddr, MachineId, domain::DomainAccount, message::Identity};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,9 @@ const PATH: &str = "var/lib/ramet-agent/identity.toml";
 /// Where it waits until it counts.
 const PENDING: &str = "var/lib/ramet-agent/identity.toml.pending";
 
+/// Who this machine is in this boot.
+const PRESENT: &str = "run/ramet-agent/identity.toml";
+
 /// The form of the record this build writes and reads.
 const FORMAT: u32 = 1;
 
@@ -18,10 +22,10 @@ const FORMAT: u32 = 1;
 pub(crate) enum RecordError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("/{PATH} is not a record of this agent's: {0}")]
-    Form(String),
-    #[error("/{PATH} has format {0}, and this agent knows {FORMAT}")]
-    Format(u32),
+    #[error("/{0} is not a record of this agent's: {1}")]
+    Form(&'static str, String),
+    #[error("/{0} has format {1}, and this agent knows {FORMAT}")]
+    Format(&'static str, u32),
     #[error("cannot form the record")]
     Encode(#[source] toml::ser::Error),
 }
@@ -52,17 +56,26 @@ impl Record {
         }
     }
 
-    /// The record in `root`, if there is one.
+    /// The record on the disk, if there is one.
     pub(crate) fn load(root: &Root) -> Result<Option<Self>, RecordError> {
+        Self::read(root, PATH)
+    }
+
+    /// Who this machine is in this boot, if its gate is open.
+    pub(crate) fn present(root: &Root) -> Result<Option<Self>, RecordError> {
+        Self::read(root, PRESENT)
+    }
+
+    fn read(root: &Root, path: &'static str) -> Result<Option<Self>, RecordError> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
         }
-        let Some(text) = root.read_text(PATH)? else { return Ok(None) };
-        let form = |error: toml::de::Error| RecordError::Form(error.message().to_owned());
+        let Some(text) = root.read_text(path)? else { return Ok(None) };
+        let form = |error: toml::de::Error| RecordError::Form(path, error.message().to_owned());
         let Format { format } = toml::from_str(&text).map_err(form)?;
         if format != FORMAT {
-            return Err(RecordError::Format(format));
+            return Err(RecordError::Format(path, format));
         }
         toml::from_str(&text).map(Some).map_err(form)
     }
@@ -74,9 +87,19 @@ impl Record {
         Ok(root.replace(PENDING, text.as_bytes(), 0o600)?)
     }
 
+    /// Says that this is who the machine is in this boot.
+    pub(crate) fn show(&self, root: &Root) -> Result<(), RecordError> {
+        let text = toml::to_string(self).map_err(RecordError::Encode)?;
+        root.make_dir(RUNTIME, 0o755)?;
+        Ok(root.replace(PRESENT, text.as_bytes(), 0o644)?)
+    }
+
     /// Makes what was written count, once everything it stands for is on the disk: after a power cut there is a whole
-    /// individual or none.
-    pub(crate) fn commit(root: &Root) -> Result<(), RecordError> {
+    /// individual or none. Where nothing of this individual waits, nothing is done.
+    pub(crate) fn commit(&self, root: &Root) -> Result<(), RecordError> {
+        if Self::read(root, PENDING)?.as_ref() != Some(self) {
+            return Ok(());
+        }
         root.sync();
         Ok(root.rename_durably(PENDING, PATH)?)
     }
@@ -88,7 +111,9 @@ mod tests {
 
     fn root() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("var/lib")).unwrap();
+        for path in ["var/lib", "run"] {
+            std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
         let root = Root::open(dir.path()).unwrap();
         (dir, root)
     }
@@ -104,8 +129,15 @@ mod tests {
                 record.write(&root).unwrap();
                 assert_eq!(Record::load(&root).unwrap(), before, "it does not count yet");
             }
-            Record::commit(&root).unwrap();
-            assert_eq!(Record::load(&root).unwrap(), Some(record));
+            let another = Record { instance_id: ramet_proto::InstanceId::random(), ..record.clone() };
+            another.commit(&root).unwrap();
+            assert_eq!(Record::load(&root).unwrap(), before, "it is not the one that waits");
+            for _ in 0..2 {
+                record.commit(&root).unwrap();
+                assert_eq!(Record::load(&root).unwrap().as_ref(), Some(&record));
+            }
+            record.show(&root).unwrap();
+            assert_eq!(Record::present(&root).unwrap(), Some(record));
         }
     }
 

@@ -16,7 +16,7 @@ fn a_thousand_hostile_hosts() {
     let cases = Cases { cases: 1000, failure_persistence: None, ..Cases::default() };
     let run = TestRunner::new(cases).run(&peer::babble(hello), |babble| {
         let system = Fake::new();
-        let mut agent = Agent::start(&root, &system, Config::default(), LIMITS).unwrap();
+        let mut agent = Agent::start(&root, &system, Config::default(), LIMITS).unwrap().unwrap();
         // It hangs up once it has said all.
         if let Err(failure) = converse(&mut agent, move |host| host.say(&babble)).0 {
             // An identity that is none of this machine's.
