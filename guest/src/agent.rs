@@ -74,6 +74,8 @@ pub(crate) struct Agent<'a, S> {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     fork: ForkWatch,
+    /// Units that wait were loaded with values of the template's.
+    stale_units: bool,
 }
 
 impl<'a, S: System> Agent<'a, S> {
@@ -84,7 +86,7 @@ impl<'a, S: System> Agent<'a, S> {
         config: Config,
         limits: Limits,
     ) -> Result<Option<Self>, Failure> {
-        let agent = Self { root, system, config, limits, fork: ForkWatch::default() };
+        let agent = Self { root, system, config, limits, fork: ForkWatch::default(), stale_units: false };
         match Record::load(root) {
             Ok(Some(record)) if agent.is_still(&record) => {
                 agent.pass(&record)?;
@@ -249,7 +251,7 @@ impl<'a, S: System> Agent<'a, S> {
     }
 
     fn become_individual<T: Stream>(&mut self, identity: &Identity, talk: &mut Talk<T>) -> Result<(), Stop> {
-        let order = Order { identity, received: Instant::now() };
+        let order = Order { identity, received: Instant::now(), stale_units: self.stale_units };
         // A machine that was never asked to prepare: one that lost its power halfway through this, for one.
         let settled = if self.fork.is_on() { Ok(()) } else { self.settle().map(drop) };
         let opened = settled

@@ -53,7 +53,8 @@ impl System for Linux {
 
     fn clock(&self) -> io::Result<i64> {
         let now = clock_gettime(ClockId::CLOCK_REALTIME)?;
-        Ok(now.tv_sec() * NS_PER_SECOND + now.tv_nsec())
+        // A clock past the year 2262 is wrong and no reason to end.
+        Ok(now.tv_sec().saturating_mul(NS_PER_SECOND).saturating_add(now.tv_nsec()))
     }
 
     fn set_clock(&self, unix_time_ns: i64) -> io::Result<()> {
@@ -142,11 +143,17 @@ impl System for Linux {
     fn restart_journal(&self) -> io::Result<()> {
         // journald's unit has Restart=always, and systemd keeps its sockets and streams for it meanwhile. Asked to end, it
         // would go on for seconds beside the rest of boot, and log that into the template's journal.
-        signal(JOURNALD, Signal::SIGKILL)
+        if signal(JOURNALD, Signal::SIGKILL)? {
+            return Ok(());
+        }
+        // It is in a slice of its own, or is being started just now. One that is not there at all has no main process.
+        let mut kill = Command::new("systemctl");
+        kill.args(["kill", "--kill-who=main", "--signal=KILL", "systemd-journald.service"]);
+        process::output(&mut kill, SYSTEMCTL_LIMIT).map(drop)
     }
 
     fn reload_network(&self) -> io::Result<()> {
-        signal(NETWORKD, Signal::SIGHUP)
+        signal(NETWORKD, Signal::SIGHUP).map(drop)
     }
 
     fn watch_boot(&self) -> io::Result<BootWatch> {
@@ -175,10 +182,10 @@ const CONSOLE_FLAGS: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits()
     | nix::fcntl::OFlag::O_NOCTTY.bits()
     | nix::fcntl::OFlag::O_CLOEXEC.bits();
 
-/// Sends `signal` to the processes of a service, if it has any.
-fn signal(processes: &str, signal: Signal) -> io::Result<()> {
+/// Sends `signal` to the processes of a service; says whether it has any.
+fn signal(processes: &str, signal: Signal) -> io::Result<bool> {
     let members = match fs::read_to_string(processes) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         result => result?,
     };
     for pid in members.lines() {
@@ -188,7 +195,7 @@ fn signal(processes: &str, signal: Signal) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(!members.is_empty())
 }
 
 /// Whether `mountinfo` (`proc_pid_mountinfo(5)`: the fifth field is the mount point) has something mounted on `path`.

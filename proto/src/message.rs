@@ -320,6 +320,8 @@ words! {
         MachineSid = "machine_sid",
         /// Writing SSH keys of users.
         AuthorizedKeys = "authorized_keys",
+        /// Having the service manager take this machine for what it is now.
+        Manager = "manager",
         /// Running the site's appliers.
         Site = "site",
         /// Recording on disk who this is.

@@ -312,6 +312,7 @@ fn every_step_word() {
         (Step::Domain, "domain"),
         (Step::MachineSid, "machine_sid"),
         (Step::AuthorizedKeys, "authorized_keys"),
+        (Step::Manager, "manager"),
         (Step::Site, "site"),
         (Step::Record, "record"),
         (Step::Verify, "verify"),

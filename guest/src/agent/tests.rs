@@ -74,6 +74,7 @@ pub(crate) fn identify(identity: &Identity) -> HostMessage {
 }
 
 fn agent<'a>(root: &'a Root, system: &'a Fake) -> Agent<'a, Fake> {
+    *system.root.borrow_mut() = root.outside("");
     Agent::start(root, system, Config::default(), LIMITS).unwrap().unwrap()
 }
 

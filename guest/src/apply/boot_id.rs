@@ -12,13 +12,33 @@ use ramet_proto::BootId;
 const KERNELS: &str = "proc/sys/kernel/random/boot_id";
 const OURS: &str = "run/ramet-agent/boot_id";
 
+/// What systemd-tmpfiles(8) leaves alone: directories of services that have a /tmp of their own, which are named with the
+/// boot id that the service manager went by when they started. `systemd-tmp.conf` has these lines for the id of now only.
+const KEPT: &str = "run/tmpfiles.d/ramet-boot-id.conf";
+
 pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
+    if let Some(id) = read(root)? {
+        keep(&id.to_string().replace('-', ""), root)?;
+    }
     let id = random_uuid(system)?;
     root.make_dir(RUNTIME, 0o755)?;
     root.replace(OURS, format!("{id}\n").as_bytes(), 0o444)?;
     system
         .cover(&root.outside(OURS), &root.outside(KERNELS))
         .map_err(|error| ApplyError::System("mount a boot id over the kernel's", error))
+}
+
+/// Has what is named with the boot id `id` be left alone.
+fn keep(id: &str, root: &Root) -> Result<(), ApplyError> {
+    let mut text = root.read_text(KEPT)?.unwrap_or_default();
+    if text.contains(id) {
+        return Ok(());
+    }
+    for directory in ["/tmp", "/var/tmp"] {
+        text += &format!("x {directory}/systemd-private-{id}-*\nX {directory}/systemd-private-{id}-*/tmp\n");
+    }
+    root.make_dir("run/tmpfiles.d", 0o755)?;
+    Ok(root.replace(KEPT, text.as_bytes(), 0o644)?)
 }
 
 /// What the kernel's file shows.

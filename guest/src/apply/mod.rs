@@ -11,6 +11,7 @@ mod entropy;
 mod hostname;
 mod machine_id;
 mod machine_sid;
+mod manager;
 mod names;
 mod network;
 pub(crate) mod nics;
@@ -71,6 +72,8 @@ pub(crate) struct Order<'a> {
     pub(crate) identity: &'a Identity,
     /// The host's clock in the identity is as old as this.
     pub(crate) received: Instant,
+    /// Whether units that wait were loaded with values of the template's.
+    pub(crate) stale_units: bool,
 }
 
 /// What a step works on.
@@ -119,9 +122,12 @@ pub(crate) fn apply<S: System>(
     for (step, apply) in steps() {
         times.run(step, || apply(&context))?;
     }
+    let manager = times.run(Step::Manager, || {
+        manager::apply(order.identity, boot_id::read(root)?, order.stale_units, system)
+    })?;
     // Last of all: they find everything else done.
     let said = times.run(Step::Site, || site::apply(order.identity, root, config))?;
-    let mut evidence = times.run(Step::Verify, || verify::verify(order, root, system, config, &inherited))?;
+    let mut evidence = times.run(Step::Verify, || verify::verify(&context, &manager, &inherited))?;
     evidence.unique.extend(said);
     log!("identity applied:{}", times.text);
     Ok(evidence)

@@ -44,6 +44,8 @@ pub(crate) struct Fake {
     pub(crate) console: RefCell<String>,
     /// How often something random was drawn.
     pub(crate) drawn: Cell<u8>,
+    /// The machine-id that the service manager remembers.
+    pub(crate) remembered: RefCell<Option<String>>,
     /// Where programs see `/`.
     pub(crate) root: RefCell<PathBuf>,
     /// The name of an operation that fails.
@@ -79,6 +81,7 @@ impl Fake {
             cgroups: tempfile::tempdir().unwrap(),
             console: RefCell::default(),
             drawn: Cell::new(0),
+            remembered: RefCell::default(),
             root: RefCell::default(),
             broken: Cell::new(""),
         }
@@ -181,6 +184,16 @@ impl System for Fake {
             ("net", ["getlocalsid"]) => {
                 return Ok(format!("SID for domain WEB-1 is: {}\n", self.sid.borrow()));
             }
+            ("systemctl", ["show", "--property=Description", "--value", "ramet-probe.service"]) => {
+                let read = |path: &str| fs::read_to_string(self.root.borrow().join(path)).unwrap_or_default();
+                let plain = |id: String| id.trim().replace('-', "");
+                let boot_id = plain(read("proc/sys/kernel/random/boot_id"));
+                let boot_id = if boot_id.is_empty() { "0".repeat(32) } else { boot_id };
+                let machine_id = self.remembered.borrow().clone();
+                let machine_id = machine_id.unwrap_or_else(|| plain(read("etc/machine-id")));
+                return Ok(format!("Ramet's probe: {machine_id} {boot_id}\n"));
+            }
+            ("systemctl", ["daemon-reexec"]) => *self.remembered.borrow_mut() = None,
             // One that only says so, too.
             ("net", ["setlocalsid", sid]) => {
                 if self.broken.get() != "set_local_sid" {
@@ -303,7 +316,12 @@ pub(crate) fn template() -> (TempDir, Root) {
 
 fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
     *system.root.borrow_mut() = root.outside("");
-    apply(&Order { identity, received: Instant::now() }, root, system, &Config::load(root).unwrap())
+    apply(
+        &Order { identity, received: Instant::now(), stale_units: false },
+        root,
+        system,
+        &Config::load(root).unwrap(),
+    )
 }
 
 #[test]

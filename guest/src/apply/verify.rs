@@ -1,10 +1,12 @@
 //! Reading an identity back from where the system keeps it.
 
 use super::{
-    ApplyError, Order, addresses, authorized_keys, boot_id, clock, domain, hostname, machine_id, machine_sid,
+    ApplyError, Context, addresses, authorized_keys, boot_id, clock, domain, hostname, machine_id,
+    machine_sid,
+    manager::{self, Manager},
     names, network, nics, random, ssh,
 };
-use crate::{config::Config, netlink::Interface, root::Root, system::System};
+use crate::{netlink::Interface, root::Root, system::System};
 use ramet_proto::{
     BootId, Evidence, InstanceId, SshPublicKey,
     message::{Failure, NicEvidence, RandomSample, Step, UniqueValue},
@@ -40,8 +42,22 @@ pub(crate) fn observe<S: System>(
     root: &Root,
     system: &S,
 ) -> Result<Evidence, ApplyError> {
+    shown(instance_id, root, system, &manager::ask(system)?)
+}
+
+/// The same, where it is known what the service manager takes this machine for.
+fn shown<S: System>(
+    instance_id: InstanceId,
+    root: &Root,
+    system: &S,
+    manager: &Manager,
+) -> Result<Evidence, ApplyError> {
     let failed = |what| move |error| ApplyError::System(what, error);
     let name = system.hostname().map_err(failed("ask for the hostname"))?;
+    let mut unique = unique(root)?;
+    for (name, value) in [("pid1_machine_id", &manager.machine_id), ("pid1_boot_id", &manager.boot_id)] {
+        unique.push(UniqueValue { name: Text::new(name), value: Text::new(value) });
+    }
     Ok(Evidence {
         instance_id,
         hostname: name
@@ -55,7 +71,7 @@ pub(crate) fn observe<S: System>(
         cid: system.local_cid().map_err(failed("ask for the context id"))?,
         machine_sid: machine_sid::read(root, system)?,
         domain: domain::read(root)?,
-        unique: unique(root)?,
+        unique,
         // Last: asking Samba for its SID may take seconds, and this is compared with now.
         unix_time_ns: system.clock().map_err(failed("read the clock"))?,
     })
@@ -68,14 +84,13 @@ fn evidence(interface: Interface) -> Option<NicEvidence> {
 
 /// What the system shows, once it is found to be what was asked for.
 pub(super) fn verify<S: System>(
-    order: &Order<'_>,
-    root: &Root,
-    system: &S,
-    config: &Config,
+    context: &Context<'_, S>,
+    manager: &Manager,
     inherited: &Inherited,
 ) -> Result<Evidence, ApplyError> {
+    let Context { order, root, system, config } = *context;
     let identity = order.identity;
-    let evidence = observe(identity.instance_id, root, system)?;
+    let evidence = shown(identity.instance_id, root, system, manager)?;
     clock::verify(order, evidence.unix_time_ns)?;
     if evidence.machine_id != identity.machine_id {
         return Err(ApplyError::Mismatch(format!("the machine-id is {}", evidence.machine_id)));

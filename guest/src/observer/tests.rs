@@ -20,6 +20,7 @@ fn observer<'a>(root: &'a Root, system: &'a Fake, identity: &Identity) -> Observ
 
 /// An observer that is started again.
 fn again<'a>(root: &'a Root, system: &'a Fake) -> Observer<'a, Fake> {
+    *system.root.borrow_mut() = root.outside("");
     Observer::start(root, system, Config::default(), LIMITS).unwrap().unwrap()
 }
 

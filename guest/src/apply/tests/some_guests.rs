@@ -28,7 +28,13 @@ fn each_time_there_is_another_boot_id() {
     for _ in 0..2 {
         let id = apply_to(&root, &system, &identity()).unwrap().boot_id.unwrap().to_string();
         assert!(!seen.contains(&id), "{id} again");
+        assert_eq!(value(&apply_to(&root, &system, &identity()).unwrap(), "pid1_boot_id").len(), 32);
         seen.push(id);
+    }
+    // What was named with any id that this machine went by is left alone.
+    let kept = root.read_text("run/tmpfiles.d/ramet-boot-id.conf").unwrap().unwrap();
+    for id in seen.iter().map(|id| id.replace('-', "")) {
+        assert_eq!(kept.lines().filter(|line| line.contains(&id)).count(), 4, "{id} in {kept}");
     }
     system.broken.set("cover");
     let failure = apply_to(&root, &system, &identity()).unwrap_err();

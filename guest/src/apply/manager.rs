@@ -1,0 +1,166 @@
+//! The service manager (systemd(1)), which is one process from the template's boot to the child's end and remembers what it
+//! has once read: the machine-id and the boot id (sd_id128_get_machine(3), sd_id128_get_boot(3)) when it is first asked for
+//! either, and the values of specifiers such as `%H` in the units it has loaded (systemd.unit(5), "Specifiers").
+//!
+//! What it takes this machine for is asked of it with a unit that is loaded for this alone and whose description has the
+//! specifiers. If an id is the template's, it is executed again; if only units were loaded with one, they are read again.
+//! Both cost as much as a boot's share of loading all units, so neither is done where nothing needs it.
+
+use super::ApplyError;
+use crate::{process::Run, system::System};
+use ramet_proto::{BootId, message::Identity};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+/// The unit that is asked for. Nothing starts it, and nothing else loads it.
+const PROBE: &str = "ramet-probe.service";
+
+/// What its description begins with.
+const DESCRIPTION: &str = "Ramet's probe: ";
+
+/// How long one question may take, and how long the service manager may take to be there again.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the service manager takes this machine for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manager {
+    pub(super) machine_id: String,
+    /// As systemd writes it: 32 digits, no dashes.
+    pub(super) boot_id: String,
+}
+
+impl Manager {
+    fn is(&self, identity: &Identity, boot_id: Option<BootId>) -> bool {
+        let boot_id = boot_id.map(|id| id.to_string().replace('-', ""));
+        self.machine_id == identity.machine_id.to_string() && boot_id.is_none_or(|id| id == self.boot_id)
+    }
+}
+
+/// Has the service manager take this machine for what it is now, with the boot id `boot_id`, and says what it then takes it
+/// for. `stale`: units that wait were loaded with values of the template's.
+pub(super) fn apply<S: System>(
+    identity: &Identity,
+    boot_id: Option<BootId>,
+    stale: bool,
+    system: &S,
+) -> Result<Manager, ApplyError> {
+    let shown = ask(system)?;
+    if shown.is(identity, boot_id) {
+        if stale {
+            order("daemon-reload", system)?;
+        }
+        return Ok(shown);
+    }
+    order("daemon-reexec", system)?;
+    let shown = wait(system)?;
+    if shown.is(identity, boot_id) {
+        return Ok(shown);
+    }
+    Err(ApplyError::Mismatch(format!(
+        "the service manager goes by machine-id {} and boot id {}, also after it was executed again",
+        shown.machine_id, shown.boot_id
+    )))
+}
+
+/// What the service manager takes this machine for.
+pub(super) fn ask<S: System>(system: &S) -> Result<Manager, ApplyError> {
+    let arguments = ["show", "--property=Description", "--value", PROBE];
+    let said = system.run(&Run::new("systemctl", &arguments, LIMIT)).map_err(|error| {
+        ApplyError::System("ask the service manager what it takes this machine for", error)
+    })?;
+    parse(&said).ok_or_else(|| {
+        ApplyError::Missing(format!(
+            "{PROBE} says {:?}: is the unit in the image as the package has it?",
+            said.trim()
+        ))
+    })
+}
+
+fn order<S: System>(what: &str, system: &S) -> Result<(), ApplyError> {
+    let run = Run::new("systemctl", &[what], LIMIT);
+    let ordered = system.run(&run).map(drop);
+    ordered
+        .map_err(|error| ApplyError::System("have the service manager read this machine's ids again", error))
+}
+
+/// Asks until the service manager is there again.
+fn wait<S: System>(system: &S) -> Result<Manager, ApplyError> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match ask(system) {
+            Err(ApplyError::System(_, error))
+                if error.kind() == io::ErrorKind::Other && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn parse(said: &str) -> Option<Manager> {
+    let mut words = said.trim().strip_prefix(DESCRIPTION)?.split(' ');
+    let is_id = |id: &&str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let machine_id = words.next().filter(is_id)?.to_owned();
+    let boot_id = words.next().filter(is_id)?.to_owned();
+    words.next().is_none().then_some(Manager { machine_id, boot_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::{Fake, identity, template};
+    use std::fs;
+
+    const UNIT: &str = include_str!("../../rootfs/usr/lib/systemd/system/ramet-probe.service");
+
+    #[test]
+    fn the_probe_says_what_is_read() {
+        assert!(UNIT.contains(&format!("\nDescription={DESCRIPTION}%m %b\n")), "{UNIT}");
+        let id = "0123456789abcdef0123456789abcdef";
+        let found = parse(&format!("{DESCRIPTION}{id} {id}\n")).unwrap();
+        assert_eq!((found.machine_id.as_str(), found.boot_id.as_str()), (id, id));
+        for bad in
+            ["", "ramet-probe.service", &format!("{DESCRIPTION}{id} {id} x"), &format!("{DESCRIPTION}x y z")]
+        {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    /// What was run of systemctl besides questions.
+    fn orders(system: &Fake) -> Vec<String> {
+        system.ran.borrow().iter().filter(|line| line.starts_with("systemctl daemon-")).cloned().collect()
+    }
+
+    #[test]
+    fn it_is_executed_again_only_if_it_remembers_and_units_are_read_again_only_if_they_do() {
+        let (dir, root) = template();
+        let wanted = identity();
+        fs::write(dir.path().join("etc/machine-id"), format!("{}\n", wanted.machine_id)).unwrap();
+        for (remembers, stale, expected) in [
+            (false, false, &[][..]),
+            (false, true, &["systemctl daemon-reload"]),
+            (true, false, &["systemctl daemon-reexec"]),
+            (true, true, &["systemctl daemon-reexec"]),
+        ] {
+            let system = Fake::new();
+            *system.root.borrow_mut() = root.outside("");
+            *system.remembered.borrow_mut() = remembers.then(|| "f".repeat(32));
+            let shown = apply(&wanted, None, stale, &system).unwrap();
+            assert_eq!(shown.machine_id, wanted.machine_id.to_string());
+            assert_eq!(orders(&system), expected);
+        }
+    }
+
+    #[test]
+    fn one_that_goes_on_as_the_template_is_refused() {
+        let (_dir, root) = template();
+        let system = Fake::new();
+        *system.root.borrow_mut() = root.outside("");
+        let error = apply(&identity(), None, false, &system).unwrap_err();
+        assert!(matches!(error, ApplyError::Mismatch(_)), "{error}");
+        assert_eq!(orders(&system), ["systemctl daemon-reexec"]);
+    }
+}
