@@ -314,6 +314,8 @@ words! {
         SshHostKeys = "ssh_host_keys",
         /// Making names for iSCSI and `NVMe`.
         Names = "names",
+        /// Telling cloud-init whose machine it is on.
+        CloudInit = "cloud_init",
         /// Becoming a member of a domain.
         Domain = "domain",
         /// Setting the machine's own SID.

@@ -309,6 +309,7 @@ fn every_step_word() {
         (Step::Network, "network"),
         (Step::SshHostKeys, "ssh_host_keys"),
         (Step::Names, "names"),
+        (Step::CloudInit, "cloud_init"),
         (Step::Domain, "domain"),
         (Step::MachineSid, "machine_sid"),
         (Step::AuthorizedKeys, "authorized_keys"),

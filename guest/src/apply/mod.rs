@@ -6,6 +6,7 @@ mod addresses;
 mod authorized_keys;
 mod boot_id;
 mod clock;
+mod cloud_init;
 pub(crate) mod domain;
 mod entropy;
 mod hostname;
@@ -89,7 +90,7 @@ type Apply<S> = fn(&Context<'_, S>) -> Result<(), ApplyError>;
 /// The steps, in their order. Entropy first: every one after it may draw from it. NICs next, so that nothing leaves this
 /// machine as its template. Samba's account and the SID are in one file, which goes with the template's account, so the
 /// SID comes after it.
-fn steps<S: System>() -> [(Step, Apply<S>); 12] {
+fn steps<S: System>() -> [(Step, Apply<S>); 13] {
     [
         (Step::Entropy, |c| entropy::apply(c.order.identity, c.root, c.system)),
         (Step::Nics, |c| nics::apply(c.order.identity, c.system)),
@@ -103,6 +104,7 @@ fn steps<S: System>() -> [(Step, Apply<S>); 12] {
         }),
         (Step::SshHostKeys, |c| ssh::apply(c.order.identity, c.root, c.system, c.config)),
         (Step::Names, |c| names::apply(c.root, c.system)),
+        (Step::CloudInit, |c| cloud_init::apply(c.order.identity, c.root)),
         (Step::Domain, |c| domain::apply(c.order.identity, c.root, c.system, c.config.domain)),
         (Step::MachineSid, |c| machine_sid::apply(c.order.identity, c.root, c.system)),
         (Step::AuthorizedKeys, |c| authorized_keys::apply(c.order.identity, c.root)),
@@ -141,6 +143,7 @@ const CHECKS: &[(Step, Check)] = &[
     (Step::Network, |root, _| addresses::check(root)),
     (Step::SshHostKeys, ssh::check),
     (Step::Names, |root, _| names::check(root)),
+    (Step::CloudInit, |root, _| cloud_init::check(root)),
     (Step::Domain, domain::check),
     (Step::AuthorizedKeys, |root, _| authorized_keys::check(root)),
     (Step::Site, |root, _| site::check(root)),

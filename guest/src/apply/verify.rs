@@ -1,8 +1,8 @@
 //! Reading an identity back from where the system keeps it.
 
 use super::{
-    ApplyError, Context, addresses, authorized_keys, boot_id, clock, domain, hostname, machine_id,
-    machine_sid,
+    ApplyError, Context, addresses, authorized_keys, boot_id, clock, cloud_init, domain, hostname,
+    machine_id, machine_sid,
     manager::{self, Manager},
     names, network, nics, random, ssh,
 };
@@ -108,6 +108,7 @@ pub(super) fn verify<S: System>(
     if let Some(kept) = evidence.unique.iter().find(|one| inherited.unique.contains(one)) {
         return Err(ApplyError::Mismatch(format!("{} is still the template's", kept.name)));
     }
+    cloud_init::verify(identity, root)?;
     domain::verify(evidence.domain.as_ref(), identity)?;
     machine_sid::verify(evidence.machine_sid.as_ref(), identity)?;
     authorized_keys::verify(identity, root)?;

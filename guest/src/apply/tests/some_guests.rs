@@ -253,3 +253,30 @@ fn an_applier_that_fails_hangs_or_could_be_anybodys_ends_it() {
     };
     assert_eq!(failed("", &link), Reason::Mismatch);
 }
+
+#[test]
+fn cloud_init_finds_a_seed_of_the_child_and_a_network_that_is_not_its_own() {
+    let (dir, root) = template();
+    let seed = "var/lib/cloud/seed/nocloud";
+    let (meta_data, user_data) = (format!("{seed}/meta-data"), format!("{seed}/user-data"));
+    let golden = "instance-id: iid-golden-7\nlocal-hostname: golden\n";
+    add(&dir, &[(&meta_data, golden), (&user_data, "#cloud-config\n"), ("etc/cloud/cloud.cfg.d/x.cfg", "")]);
+    let (system, mut wanted) = (Fake::new(), identity());
+    let network = dir.path().join("etc/cloud/cloud.cfg.d/99-ramet-network.cfg");
+    for _ in 0..2 {
+        apply_to(&root, &system, &wanted).unwrap();
+        let text = root.read_text(&meta_data).unwrap().unwrap();
+        assert_eq!(text, format!("instance-id: {}\nlocal-hostname: web-1\n", wanted.instance_id));
+        assert_eq!(root.read_text(&user_data).unwrap().unwrap(), "#cloud-config\n");
+        assert!(!network.exists());
+        wanted.instance_id = InstanceId::random();
+    }
+    let settings = include_str!("../../../rootfs/usr/lib/ramet-agent/cloud.cfg");
+    let keeps = [
+        "preserve_hostname: true",
+        "manage_etc_hosts: false",
+        "ssh_deletekeys: false",
+        "ssh_genkeytypes: []",
+    ];
+    assert!(keeps.iter().all(|line| settings.lines().any(|other| other == *line)), "{settings}");
+}
