@@ -316,7 +316,8 @@ impl<'a, S: System> Agent<'a, S> {
         talk.greeted = true;
         talk.expects_ready = matches!(self.state, GuestState::Open { .. });
         let agent = Text::new(env!("CARGO_PKG_VERSION"));
-        Ok(talk.channel.send(&GuestMessage::Hello { version, agent, state: self.state, cid })?)
+        let features = ramet_proto::FEATURES.iter().copied().map(Text::new).collect();
+        Ok(talk.channel.send(&GuestMessage::Hello { version, agent, state: self.state, cid, features })?)
     }
 
     /// Gets ready to be suspended. Failing loudly, and being asked again, is better than a template whose children

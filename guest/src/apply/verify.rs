@@ -56,6 +56,7 @@ pub(crate) fn observe<S: System>(
         machine_sid: machine_sid::read(root, system)?,
         domain: domain::read(root)?,
         unique: unique(root)?,
+        steps: Vec::new(),
         // Last: asking Samba for its SID may take seconds, and this is compared with now.
         unix_time_ns: system.clock().map_err(failed("read the clock"))?,
     })
