@@ -2,6 +2,7 @@
 
 use super::{
     ForkError,
+    again::{self, AgainError, Expected},
     evidence::{self, Told},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     pool::{PoolError, Stores},
     qemu::{
         self,
-        argv::{Begin, Cable, Ram, Vm},
+        argv::{Begin, Cable, Ram, Vm, net_id},
         process::{self, Process},
         qmp::{Qmp, unless_paused},
     },
@@ -126,7 +127,8 @@ impl Seat<'_> {
 
     /// Starts QEMU for the child.
     pub(crate) fn start_qemu(&mut self, ram: Ram, begin: Begin) -> Result<Process, ForkError> {
-        let cid = ReservedCid::take()?;
+        // A guest knows by its new context id that it is a child, and how long it may wait for its identity.
+        let cid = ReservedCid::take_other_than(self.template.manifest.cid)?;
         tracing::debug!(child = %self.record.name, cid = cid.cid(), "start QEMU");
         self.record.cid = cid.cid();
         self.record.write(&self.dir)?;
@@ -145,8 +147,33 @@ impl Seat<'_> {
         Ok(Process::spawn(&self.dir, &vm.argv(), cid, largest)?)
     }
 
-    /// Connects the child's NICs to their bridges.
-    pub(crate) async fn plug_cables(&self) -> Result<(), ForkError> {
+    /// Takes the cables out of the child's NICs. Whatever the guest sends by its template's address before it has its own
+    /// goes nowhere. Only once device state is loaded: a virtio NIC takes its link's state from there.
+    async fn unplug_cables(&self, qmp: &mut Qmp) -> Result<(), ForkError> {
+        for index in 0..self.nics().len() {
+            qmp.set_link(&net_id(index), false).await?;
+        }
+        Ok(())
+    }
+
+    /// Connects the child's NICs to their bridges, and puts the cables in: the guest sees its carrier come. Doing so twice
+    /// is as once.
+    async fn plug_cables(&self) -> Result<(), ForkError> {
+        self.attach().await?;
+        if self.nics().is_empty() {
+            return Ok(());
+        }
+        // A connection of its own, for some milliseconds: QEMU talks to one at a time, and others ask it meanwhile whether
+        // it has paused the guest.
+        let mut qmp = Qmp::connect(&self.dir).await?;
+        for index in 0..self.nics().len() {
+            qmp.set_link(&net_id(index), true).await?;
+        }
+        Ok(())
+    }
+
+    /// Connects the child's NICs to their bridges. In a QEMU that began at the firmware the cables are in already.
+    pub(crate) async fn attach(&self) -> Result<(), ForkError> {
         for (index, (_, net)) in self.nics().iter().enumerate() {
             if let NetSpec::Bridge(bridge) = net {
                 net::attach(&tap_name(self.record.cid, index), bridge.as_str()).await?;
@@ -165,7 +192,7 @@ impl Seat<'_> {
         unless_paused(&self.dir, dialed).await?
     }
 
-    /// Gives the guest its identity, checks what it reports, keeps that, and lets its gate open.
+    /// Gives the guest its identity, checks what it reports, keeps that, connects its NICs, and lets its gate open.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn identify(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
         let domain = self.domain().await?;
@@ -177,6 +204,7 @@ impl Seat<'_> {
         };
         let told =
             Told { identity: &self.record.identity, cid: self.record.cid, exchange_ns: (from, now_ns()) };
+        evidence::check_steps(&evidence, &self.record.identity, agent.greeting.version)?;
         evidence::check(&evidence, &told)?;
         {
             // Under the lock: of two siblings with the same report, the second to come finds the first's.
@@ -190,18 +218,52 @@ impl Seat<'_> {
         if self.record.pool.is_some() {
             self.stores.get(self.state).await?.in_use(self.record.identity.instance_id).await?;
         }
+        self.plug_cables().await?;
         agent.open().await?;
         self.record.stage = Stage::Identified;
         Ok(self.record.write(&self.dir)?)
     }
 
-    /// Waits for the end of the guest's boot.
-    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    /// Waits for the end of the guest's boot, and looks whether the child is still who it was when its gate opened.
     pub(crate) async fn ready(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        let is_new = self.record.stage < Stage::Ready;
+        let at_ms = self.booted(agent).await?;
+        if is_new {
+            self.look_again(agent).await?;
+        }
+        self.is_ready(agent, at_ms).await
+    }
+
+    /// Waits for the end of the boot of a child that has been its user's: what it shows is the user's business.
+    pub(crate) async fn ready_again(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        let at_ms = self.booted(agent).await?;
+        self.is_ready(agent, at_ms).await
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    async fn booted(&self, agent: &mut Agent) -> Result<u64, ForkError> {
         if let Err(error) = unless_paused(&self.dir, agent.ready(BOOT)).await? {
             return Err(self.or_ended(error, "finishing its boot").await);
         }
-        self.record.timings_ms.ready.get_or_insert(self.record.elapsed_ms());
+        Ok(self.record.elapsed_ms())
+    }
+
+    /// Asks the child once more who it is: what its image starts past the gate may have made it another one.
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    async fn look_again(&self, agent: &mut Agent) -> Result<(), ForkError> {
+        // Children that another ramet has begun may have no report.
+        let Some(first) = &self.record.evidence else { return Ok(()) };
+        let parents: Vec<_> = self.template.manifest.nics.iter().map(|nic| nic.mac).collect();
+        let expected = Expected { identity: &self.record.identity, first, parents: &parents };
+        match unless_paused(&self.dir, again::look(agent, &expected)).await? {
+            Ok(()) => Ok(()),
+            Err(AgainError::Agent(error)) => Err(self.or_ended(error, "being looked at again").await),
+            Err(error @ AgainError::Evidence(_)) => Err(error.into()),
+        }
+    }
+
+    async fn is_ready(&mut self, agent: &mut Agent, at_ms: u64) -> Result<(), ForkError> {
+        self.record.timings_ms.ready.get_or_insert(at_ms);
         self.record.stage = Stage::Ready;
         self.record.write(&self.dir)?;
         // It need not be asked again, should nobody wait for it now.
@@ -415,11 +477,11 @@ pub struct Spawned<'a, P = (Process, Qmp)> {
 }
 
 impl<'a> Spawned<'a> {
-    /// Connects the NICs and lets the virtual CPUs run.
+    /// Lets the virtual CPUs run, with no NIC connected.
     pub async fn resume(self, stop: &CancellationToken) -> Result<Resumed<'a>, ForkError> {
         let (Self { seat, .. }, ()) =
             or_undo(self, stop, async |Self { seat, process: (_, qmp) }: &mut Self| {
-                seat.plug_cables().await?;
+                seat.unplug_cables(qmp).await?;
                 // Recorded first: a child whose CPUs may have run is never taken for one whose CPUs have not.
                 seat.record.stage = Stage::Resumed;
                 seat.record.write(&seat.dir)?;
