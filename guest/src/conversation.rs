@@ -49,7 +49,8 @@ pub(crate) fn greet<T: Stream>(
         }
     };
     let agent = Text::new(env!("CARGO_PKG_VERSION"));
-    Ok(channel.send(&GuestMessage::Hello { version, agent, state, cid })?)
+    let features = ramet_proto::FEATURES.iter().copied().map(Text::new).collect();
+    Ok(channel.send(&GuestMessage::Hello { version, agent, state, cid, features })?)
 }
 
 /// Says why a conversation is over, to the host where it can be told, and to the journal.

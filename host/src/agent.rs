@@ -28,6 +28,9 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// for a hundred attempts a second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
+/// The most features of an agent that are kept.
+const MAX_FEATURES: usize = 32;
+
 /// Why a conversation with a guest's agent failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -71,6 +74,20 @@ pub enum AgentError {
     /// It says that it failed.
     #[error("the guest's agent failed")]
     Failed(#[source] Failure),
+    /// It would ignore what it does not know of the identity, and say that all is well.
+    #[error(
+        "the guest's agent speaks version {theirs} of the protocol, and the identity has what came with version {needed}: \
+         update ramet-agent in the image and create the template again"
+    )]
+    TooOld {
+        /// What it speaks.
+        theirs: u16,
+        /// What the identity takes.
+        needed: u16,
+    },
+    /// Past its gate there is not who was let through.
+    #[error("past its gate the guest is not who was let through, but {0:?}")]
+    NotOpen(GuestState),
     /// Its state is not the one this conversation is for.
     #[error("the guest is not held at the gate but already {0:?}")]
     NotHeld(GuestState),
@@ -81,6 +98,10 @@ pub enum AgentError {
 pub struct Greeting {
     /// Its version.
     pub agent: Text,
+    /// The version of the protocol that is spoken with it.
+    pub version: u16,
+    /// What it can do besides ([`ramet_proto::FEATURES`]).
+    pub features: Vec<Text>,
     /// Where the guest is.
     pub state: GuestState,
 }
@@ -146,8 +167,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
     pub async fn greet(mut stream: S) -> Result<Self, AgentError> {
         send(&mut stream, &HostMessage::Hello { versions: VERSIONS.to_vec() }).await?;
         match receive(&mut stream).await? {
-            GuestMessage::Hello { version, agent, state, cid: _ } if VERSIONS.contains(&version) => {
-                Ok(Self { stream, greeting: Greeting { agent, state }, asked: None, tried: None })
+            GuestMessage::Hello { version, agent, state, cid: _, mut features }
+                if VERSIONS.contains(&version) =>
+            {
+                features.truncate(MAX_FEATURES);
+                let greeting = Greeting { agent, version, features, state };
+                Ok(Self { stream, greeting, asked: None, tried: None })
             }
             other => Err(out_of_turn("hello", other)),
         }
@@ -166,10 +191,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
     /// Gives a child its identity and returns what the child then reads back from its system.
     pub async fn identify(&mut self, identity: Identity, wait: Duration) -> Result<Evidence, AgentError> {
         self.must_be_held()?;
+        let (theirs, needed) = (self.greeting.version, identity.version());
+        if theirs < needed {
+            return Err(AgentError::TooOld { theirs, needed });
+        }
         send(&mut self.stream, &HostMessage::Identify(Box::new(identity))).await?;
         match self.receive_within("applied", wait).await? {
             GuestMessage::Applied(evidence) => Ok(*evidence),
             other => Err(out_of_turn("applied", other)),
+        }
+    }
+
+    /// Whether somebody else answers past the gate: who was dialled hangs up once that is open.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.greeting.state == GuestState::Held
+            && self.greeting.features.iter().any(|feature| feature.as_str() == ramet_proto::OBSERVER)
+    }
+
+    /// Waits until it has hung up, after it was told to open. Until then it may say that it cannot.
+    pub async fn farewell(&mut self, wait: Duration) -> Result<(), AgentError> {
+        match self.receive_within("that its gate is open", wait).await {
+            Err(AgentError::Io(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(other) => Err(out_of_turn("the end of the conversation", other)),
         }
     }
 
@@ -183,24 +228,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         if matches!(self.greeting.state, GuestState::Ready { .. }) {
             return Ok(());
         }
-        loop {
-            // Once at most.
-            let is_due = self.asked.is_some() && self.tried.is_none();
-            match self.receive_within("ready", wait).await? {
-                GuestMessage::Ready => return Ok(()),
-                GuestMessage::Joined(evidence) if is_due => self.tried = Some(Box::new(Ok(*evidence))),
-                GuestMessage::Failed(failure) if is_due && failure.step == Step::Join => {
-                    self.tried = Some(Box::new(Err(failure)));
-                }
-                other => return Err(out_of_turn("ready", other)),
-            }
+        match self.receive_due("ready", wait).await? {
+            GuestMessage::Ready => Ok(()),
+            other => Err(out_of_turn("ready", other)),
         }
     }
 
     /// What the child reads back from its system now.
     pub async fn observe(&mut self, wait: Duration) -> Result<Evidence, AgentError> {
         send(&mut self.stream, &HostMessage::Observe).await?;
-        match self.receive_within("observed", wait).await? {
+        match self.receive_due("observed", wait).await? {
             GuestMessage::Observed(evidence) => Ok(*evidence),
             other => Err(out_of_turn("observed", other)),
         }
@@ -243,6 +280,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         match self.greeting.state {
             GuestState::Held => Ok(()),
             state => Err(AgentError::NotHeld(state)),
+        }
+    }
+
+    /// The next message but the answer to `join`, which comes when it comes, once at most, and is kept.
+    async fn receive_due(&mut self, due: &'static str, wait: Duration) -> Result<GuestMessage, AgentError> {
+        loop {
+            let is_due = self.asked.is_some() && self.tried.is_none();
+            match self.receive_within(due, wait).await? {
+                GuestMessage::Joined(evidence) if is_due => self.tried = Some(Box::new(Ok(*evidence))),
+                GuestMessage::Failed(failure) if is_due && failure.step == Step::Join => {
+                    self.tried = Some(Box::new(Err(failure)));
+                }
+                other => return Ok(other),
+            }
         }
     }
 
@@ -289,7 +340,9 @@ mod tests {
     use tokio::io::{DuplexStream, duplex};
 
     fn hello(state: GuestState) -> Vec<u8> {
-        frame::encode(&GuestMessage::Hello { version: 1, agent: Text::new("test"), state, cid: 7 }).unwrap()
+        let agent = Text::new("test");
+        let features = vec![Text::new("steps")];
+        frame::encode(&GuestMessage::Hello { version: 1, agent, state, cid: 7, features }).unwrap()
     }
 
     /// A guest that says `bytes`, whatever it is asked, and hangs up if `hang_up`.
@@ -337,6 +390,24 @@ mod tests {
         let (host, _guest) = guest(hello(GuestState::Open { instance_id }), false).await;
         let mut agent = Agent::greet(host).await.unwrap();
         assert!(matches!(agent.prepare(Duration::from_secs(1)).await, Err(AgentError::NotHeld(_))));
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_says_of_itself_is_kept_within_bounds() {
+        let hello = |version, features| GuestMessage::Hello {
+            version,
+            agent: Text::new("test"),
+            state: GuestState::Held,
+            cid: 7,
+            features,
+        };
+        let (host, _guest) = guest(frame::encode(&hello(2, vec![Text::new("x"); 999])).unwrap(), false).await;
+        let greeting = Agent::greet(host).await.unwrap().greeting;
+        assert_eq!((greeting.version, greeting.features.len()), (2, MAX_FEATURES));
+        let (host, _guest) = guest(frame::encode(&hello(1, Vec::new())).unwrap(), false).await;
+        assert_eq!(Agent::greet(host).await.unwrap().greeting.version, 1);
+        let (host, _guest) = guest(frame::encode(&hello(3, Vec::new())).unwrap(), false).await;
+        assert!(matches!(Agent::greet(host).await, Err(AgentError::OutOfTurn { .. })));
     }
 
     #[tokio::test]

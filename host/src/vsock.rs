@@ -49,12 +49,20 @@ impl ReservedCid {
     /// Takes a CID at random. Not the lowest free one: a dial meant for a VM that has just died must not reach the
     /// next.
     pub fn take() -> Result<Self, VsockError> {
+        Self::take_other_than(None)
+    }
+
+    /// The same, but never `taken`.
+    pub fn take_other_than(taken: Option<u32>) -> Result<Self, VsockError> {
         let device =
             File::options().read(true).write(true).open(Path::new(DEVICE)).map_err(VsockError::Device)?;
         for _ in 0..64 {
             let random = getrandom::u32().map_err(|_| VsockError::Random)?;
             // 0 to 2 are reserved, VMADDR_CID_ANY is the highest; small ones are what people give by hand.
             let cid = (random & 0x7fff_ffff) | 0x10_0000;
+            if Some(cid) == taken {
+                continue;
+            }
             // SAFETY: the descriptor is open and the argument points to the u64 that the ioctl reads.
             #[allow(unsafe_code)]
             let result = unsafe { ioctl::vhost_vsock_set_guest_cid(device.as_raw_fd(), &u64::from(cid)) };

@@ -11,6 +11,7 @@ use std::fmt;
 
 /// The public part of a computer account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DomainAccount {
     /// The domain's Kerberos realm. Its DNS domain is the same in lower case (MS-KILE, section 1.3.2, and practice).
     pub realm: Realm,
@@ -46,6 +47,7 @@ impl DomainAccount {
 
 /// A computer account with what proves to be it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DomainIdentity {
     /// Which account.
     pub account: DomainAccount,

@@ -49,7 +49,8 @@ pub(crate) use text_form;
 
 /// A host name as in RFC 1123 section 2.1: labels of letters, digits and inner hyphens, joined by dots, and at most
 /// 63 characters in all, which is what Linux takes (sethostname(2), `HOST_NAME_MAX` less one for tools that keep a
-/// NUL). Never of the form of an IPv4 address. Case is kept; compare with [`Hostname::same`].
+/// NUL). Never one that programs take for an IPv4 address (`inet_aton(3)`): its last label is no number, decimal or
+/// hexadecimal. Case is kept; compare with [`Hostname::same`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Hostname(String);
@@ -68,10 +69,8 @@ impl Hostname {
             return Err("it is longer than 63 characters");
         }
         text.split('.').try_for_each(check_label)?;
-        if text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
-            && text.contains('.')
-        {
-            return Err("it has the form of an IPv4 address");
+        if text.rsplit('.').next().is_some_and(is_number) {
+            return Err("programs take it for an IPv4 address, since its last label is a number");
         }
         Ok(Self(text.to_owned()))
     }
@@ -92,6 +91,15 @@ impl Hostname {
 impl fmt::Display for Hostname {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Whether `inet_aton(3)` takes `label` for a number: decimal or octal digits, or hexadecimal ones after `0x`.
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    match hex {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => label.bytes().all(|b| b.is_ascii_digit()),
     }
 }
 
@@ -406,12 +414,17 @@ mod tests {
     #[test]
     fn hostnames() {
         let longest = "a".repeat(63);
-        for good in ["a", "web-1", "Web01", "3com", "a.example.org", "123", longest.as_str()] {
+        for good in
+            ["a", "web-1", "Web01", "3com", "a.example.org", "123.lab", "0xyz", "a1", longest.as_str()]
+        {
             assert_eq!(good.parse::<Hostname>().unwrap().to_string(), good);
         }
         let too_long = "a".repeat(64);
-        let bad =
-            ["", "-a", "a-", "a..b", ".a", "a.", "a_b", "a b", "ä", "10.0.0.1", "a\n", too_long.as_str()];
+        let numbers = ["10.0.0.1", "123", "0177", "0x7f000001", "0X1", "0x", "a.0x1f", "web.1"];
+        for bad in numbers {
+            assert!(bad.parse::<Hostname>().unwrap_err().to_string().contains("number"), "{bad:?}");
+        }
+        let bad = ["", "-a", "a-", "a..b", ".a", "a.", "a_b", "a b", "ä", "a\n", too_long.as_str()];
         for bad in bad {
             assert!(bad.parse::<Hostname>().is_err(), "{bad:?}");
         }

@@ -21,7 +21,14 @@ pub use secret::Secret;
 pub const AGENT_PORT: u32 = 732;
 
 /// The protocol versions this build speaks, best first.
-pub const VERSIONS: &[u16] = &[1];
+pub const VERSIONS: &[u16] = &[2, 1];
+
+/// What an agent of this build can do that not every agent of its version can, which it says in its hello. Agents of
+/// version 1 say nothing, whatever they can do.
+pub const FEATURES: &[&str] = &["findings", "steps", OBSERVER];
+
+/// A feature: whoever answered at the gate hangs up once that is open. Past it another process answers, on a new connection.
+pub const OBSERVER: &str = "observer";
 
 /// The best version both sides speak, if any.
 #[must_use]
@@ -36,8 +43,9 @@ mod tests {
     #[test]
     fn the_best_common_version_is_selected() {
         assert_eq!(select_version(&[1]), Some(1));
-        assert_eq!(select_version(&[9, 1, 7]), Some(1));
+        assert_eq!(select_version(&[9, 1, 2, 7]), Some(2));
+        assert_eq!(select_version(&[2]), Some(2));
         assert_eq!(select_version(&[]), None);
-        assert_eq!(select_version(&[0, 2]), None);
+        assert_eq!(select_version(&[0, 3]), None);
     }
 }

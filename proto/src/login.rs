@@ -6,6 +6,7 @@ use std::fmt;
 
 /// The SSH keys of one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UserKeys {
     /// Who. The guest must know the user.
     pub user: UserName,

@@ -21,6 +21,10 @@
 //! ```
 //!
 //! A host that hangs up between `applied` and `open` leaves a child that never opens.
+//!
+//! What the host says, the agent takes whole or not at all: a field that it does not know, it would not act upon, so it
+//! refuses the message. What the agent says may have fields that a host does not know. `hello`, which comes before a
+//! version is agreed on, may have them in both directions.
 
 use crate::{
     domain::{DomainEvidence, DomainIdentity, JoinEvidence},
@@ -30,7 +34,7 @@ use crate::{
     secret::Secret,
     text::Text,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::IpAddr;
 
 /// From the host to the agent.
@@ -43,15 +47,27 @@ pub enum HostMessage {
         versions: Vec<u16>,
     },
     /// Be ready to be suspended: let pre-gate services settle, write everything to disk.
+    #[serde(deserialize_with = "nothing_else")]
     Prepare,
     /// Become this individual.
     Identify(Box<Identity>),
     /// The evidence is what was asked for and like no sibling's: open the gate.
+    #[serde(deserialize_with = "nothing_else")]
     Open,
     /// Read the evidence again and say what it is now.
+    #[serde(deserialize_with = "nothing_else")]
     Observe,
     /// Try the domain account on the network, as soon as there is one.
+    #[serde(deserialize_with = "nothing_else")]
     Join,
+}
+
+/// A message without fields. serde lets a unit variant have any, whatever `deny_unknown_fields` says.
+fn nothing_else<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    Nothing::deserialize(deserializer).map(|Nothing {}| ())
 }
 
 /// From the agent to the host.
@@ -68,6 +84,9 @@ pub enum GuestMessage {
         state: GuestState,
         /// The guest's own context id, as it sees it now (vsock(7)).
         cid: u32,
+        /// What it can do besides what its version says: [`crate::FEATURES`] of its build.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        features: Vec<Text>,
     },
     /// Everything is on disk and quiet: suspend me.
     Prepared {
@@ -108,6 +127,7 @@ pub enum GuestState {
 
 /// What makes a child an individual.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Names this individual for its whole life; a child that reboots finds it on its disk.
     pub instance_id: InstanceId,
@@ -132,8 +152,29 @@ pub struct Identity {
     pub unix_time_ns: i64,
 }
 
+impl Identity {
+    /// The first version of the protocol whose agents know all that this says. Agents of version 1 ignore what they do
+    /// not know, so they must not be told more: a new field has to be looked at here.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        let Self {
+            instance_id: _,
+            hostname: _,
+            machine_id: _,
+            nics: _,
+            machine_sid: _,
+            domain: _,
+            authorized_keys: _,
+            entropy: _,
+            unix_time_ns: _,
+        } = self;
+        1
+    }
+}
+
 /// A NIC's new address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NicIdentity {
     /// The address it has in the template: how the agent finds it.
     pub parent: MacAddr,
@@ -175,6 +216,16 @@ pub struct Evidence {
     /// Everything else that no two guests may have alike, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<UniqueValue>,
+    /// In `applied`: the steps that were taken, in their order. Agents of version 1 leave it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_steps")]
+    pub steps: Vec<Step>,
+}
+
+/// Steps that a newer agent has besides are its own business.
+fn known_steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Step>, D::Error> {
+    let words = Vec::<Text>::deserialize(deserializer)?;
+    let known = |word: &Text| Step::ALL.iter().find(|step| step.word() == word.as_str()).copied();
+    Ok(words.iter().filter_map(known).collect())
 }
 
 /// A value that no other guest has under the same name.
@@ -279,11 +330,17 @@ macro_rules! words {
         impl $name {
             /// Every variant.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Its word.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
         }
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(match self { $(Self::$variant => $word),+ })
+                f.write_str(self.word())
             }
         }
     };

@@ -9,6 +9,7 @@ use std::{
 
 /// The IP configuration of one NIC, in place of DHCP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IpConfig {
     /// Its addresses.
     pub addresses: Addresses,
@@ -93,7 +94,8 @@ impl fmt::Display for InterfaceAddress {
     }
 }
 
-/// An IP address that one machine can have and others reach: not unspecified, multicast, broadcast or loopback.
+/// An IP address that one machine can have and others reach: not unspecified, multicast, broadcast or loopback, and not of
+/// the networks 0.0.0.0/8 ("this network") and 240.0.0.0/4 (reserved), which Linux takes and routers drop (RFC 6890).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct UnicastIp(IpAddr);
@@ -113,6 +115,9 @@ impl UnicastIp {
             return Err("it is unspecified, multicast, broadcast or loopback");
         }
         match ip {
+            IpAddr::V4(v4) if matches!(v4.octets()[0], 0 | 240..) => {
+                Err("its network, 0.0.0.0/8 or 240.0.0.0/4, is no one's")
+            }
             IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err("it is an IPv4 address in IPv6's form"),
             IpAddr::V4(_) | IpAddr::V6(_) => Ok(Self(ip)),
         }
@@ -168,6 +173,9 @@ mod tests {
             "192.0.2.7/24/1",
             "2001:db8::7/129",
             "0.0.0.0/8",
+            "0.1.2.3/8",
+            "240.0.0.1/4",
+            "254.255.255.255/8",
             "127.0.0.1/8",
             "224.0.0.1/8",
             "255.255.255.255/32",

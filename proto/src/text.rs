@@ -37,8 +37,9 @@ impl Text {
 /// Control characters, and those that reorder or hide what a terminal shows.
 fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 impl fmt::Display for Text {
@@ -88,6 +89,7 @@ mod tests {
         let parsed: Text = serde_json::from_str(r#""x\u0007y""#).unwrap();
         assert_eq!(parsed.as_str(), "x y");
         assert_eq!(Text::new("\u{61c}\u{2060}\u{feff}\u{e0041}").as_str(), "    ");
+        assert_eq!(Text::new("\u{115f}\u{3164}\u{ffa0}\u{fff9}\u{fffb}").as_str(), "     ");
     }
 
     #[test]

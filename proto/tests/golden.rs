@@ -8,7 +8,8 @@ use ramet_proto::{
     identity::InstanceId,
     login::UserKeys,
     message::{
-        Failure, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step, UniqueValue,
+        Failure, Finding, Grade, GuestState, Identity, NicEvidence, NicIdentity, RandomSample, Reason, Step,
+        UniqueValue,
     },
     network::IpConfig,
     text::Text,
@@ -78,6 +79,7 @@ fn evidence() -> Evidence {
         machine_sid: Some("S-1-5-21-1-22-4294967295".parse().unwrap()),
         domain: None,
         unique: vec![UniqueValue { name: Text::new("nvme_hostid"), value: Text::new("7") }],
+        steps: vec![],
     }
 }
 
@@ -215,8 +217,21 @@ fn every_host_message() {
 
 #[test]
 fn every_guest_message() {
+    let agent = || Text::new("ramet-agent 0.1.0");
     let hello =
-        |state| GuestMessage::Hello { version: 1, agent: Text::new("ramet-agent 0.1.0"), state, cid: 3 };
+        |state| GuestMessage::Hello { version: 1, agent: agent(), state, cid: 3, features: Vec::new() };
+    let hello_2 = GuestMessage::Hello {
+        version: 2,
+        agent: agent(),
+        state: GuestState::Held,
+        cid: 3,
+        features: ["findings", "steps"].map(Text::new).to_vec(),
+    };
+    let finding = Finding::new(Grade::Open, "sshd is let go before the gate", "order it after \"ramet\"");
+    let applied_2 = Evidence { steps: vec![Step::Entropy, Step::AuthorizedKeys], ..sparse_evidence() };
+    let applied_2_json = SPARSE_EVIDENCE
+        .replace("observed", "applied")
+        .replace("4294967294}", r#"4294967294,"steps":["entropy","authorized_keys"]}"#);
     let applied = format!(r#"{{"type":"applied",{EVIDENCE}"#);
     let observed = format!(r#"{{"type":"observed",{EVIDENCE}"#);
     let principal = Text::new("WEB-1$@AD.EXAMPLE.ORG");
@@ -263,7 +278,24 @@ fn every_guest_message() {
                 r#""state":{"at":"ready","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f"},"cid":3}"#,
             ),
         ),
+        (
+            hello_2,
+            118,
+            concat!(
+                r#"{"type":"hello","version":2,"agent":"ramet-agent 0.1.0","state":{"at":"held"},"cid":3,"#,
+                r#""features":["findings","steps"]}"#,
+            ),
+        ),
         (GuestMessage::Prepared { findings: Vec::new() }, 19, r#"{"type":"prepared"}"#),
+        (
+            GuestMessage::Prepared { findings: vec![finding] },
+            122,
+            concat!(
+                r#"{"type":"prepared","findings":[{"grade":"open","what":"sshd is let go before the gate","#,
+                r#""fix":"order it after \"ramet\""}]}"#,
+            ),
+        ),
+        (GuestMessage::Applied(Box::new(applied_2)), 369, applied_2_json.as_str()),
         (GuestMessage::Applied(Box::new(evidence())), 609, applied.as_str()),
         (GuestMessage::Ready, 16, r#"{"type":"ready"}"#),
         (GuestMessage::Observed(Box::new(evidence())), 610, observed.as_str()),
@@ -344,6 +376,62 @@ fn every_reason_word() {
         assert_eq!(reason.to_string(), word);
         assert_failure(Step::Verify, reason, ["verify", word]);
     }
+}
+
+#[test]
+fn every_grade_word() {
+    let words =
+        [(Grade::Fatal, "fatal"), (Grade::Open, "open"), (Grade::Broken, "broken"), (Grade::Note, "note")];
+    assert_eq!(words.map(|(grade, _)| grade), Grade::ALL);
+    for (grade, word) in words {
+        assert_eq!(grade.to_string(), word);
+        assert_eq!(serde_json::to_value(grade).unwrap(), word);
+    }
+}
+
+/// An identity with an object of each kind there is.
+const DEEP: &str = concat!(
+    r#"{"type":"identify","instance_id":"6f1b1a4e-2f0c-4c8e-9d57-0a1b2c3d4e5f","hostname":"web-1","#,
+    r#""machine_id":"0123456789abcdef0123456789abcdef","nics":[{"parent":"52:54:00:00:00:01","#,
+    r#""mac":"52:54:00:ab:cd:ef","ip":{"addresses":["192.0.2.7/24"]"#,
+    r#"}}],"authorized_keys":[{"user":"root","keys":[]"#,
+    r#"}],"domain":{"account":{"realm":"AD.EXAMPLE.ORG","workgroup":"EXAMPLE","name":"WEB-1","#,
+    r#""sid":"S-1-5-21-1-2-3-1104","kvno":2,"dc":"dc1.ad.example.org""#,
+    r#"},"keytab":"0502","join":"fffe"},"entropy":"00","unix_time_ns":1}"#,
+);
+
+/// An agent that ignored what it does not know would report a success that is none.
+#[test]
+fn a_guest_refuses_what_it_does_not_know() {
+    frame::decode_body::<HostMessage>(DEEP.as_bytes()).unwrap();
+    // After the value of each of these there is a place in another object.
+    for place in [
+        r#""hostname":"web-1""#,
+        r#""mac":"52:54:00:ab:cd:ef""#,
+        r#"["192.0.2.7/24"]"#,
+        r#""keys":[]"#,
+        r#""kvno":2"#,
+        r#""keytab":"0502""#,
+        r#""unix_time_ns":1"#,
+    ] {
+        assert!(DEEP.contains(place), "{place}");
+        let newer = DEEP.replace(place, &format!(r#"{place},"colour":"red""#));
+        let error = frame::decode_body::<HostMessage>(newer.as_bytes()).unwrap_err();
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert!(why.starts_with("unknown field `colour`"), "{place}: {why}");
+    }
+    for word in ["prepare", "open", "observe", "join"] {
+        let body = |more: &str| format!(r#"{{"type":"{word}"{more}}}"#);
+        frame::decode_body::<HostMessage>(body("").as_bytes()).unwrap();
+        assert!(frame::decode_body::<HostMessage>(body(r#","colour":1"#).as_bytes()).is_err(), "{word}");
+    }
+}
+
+#[test]
+fn a_step_of_a_later_agent_is_left_out() {
+    let newer = SPARSE_EVIDENCE.replace("4294967294}", r#"4294967294,"steps":["entropy","paint","nics"]}"#);
+    let GuestMessage::Observed(evidence) = frame::decode_body(newer.as_bytes()).unwrap() else { panic!() };
+    assert_eq!(evidence.steps, [Step::Entropy, Step::Nics]);
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         any::<u32>(),
         proptest::option::of(sid()),
         proptest::option::of(domain),
-        vec(unique, 0..4),
+        (vec(unique, 0..4), proptest::sample::subsequence(Step::ALL, 0..=Step::ALL.len())),
     )
         .prop_map(
             |(
@@ -207,7 +207,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 cid,
                 machine_sid,
                 domain,
-                unique,
+                (unique, steps),
             )| Evidence {
                 instance_id,
                 hostname,
@@ -221,6 +221,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 machine_sid,
                 domain,
                 unique,
+                steps,
             },
         )
 }
@@ -251,8 +252,15 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
         after_ms,
     });
     prop_oneof![
-        (any::<u16>(), text(), state, any::<u32>())
-            .prop_map(|(version, agent, state, cid)| GuestMessage::Hello { version, agent, state, cid }),
+        (any::<u16>(), text(), state, any::<u32>(), vec(text(), 0..4)).prop_map(
+            |(version, agent, state, cid, features)| GuestMessage::Hello {
+                version,
+                agent,
+                state,
+                cid,
+                features
+            }
+        ),
         Just(GuestMessage::Prepared { findings: Vec::new() }),
         evidence().prop_map(|evidence| GuestMessage::Applied(Box::new(evidence))),
         Just(GuestMessage::Ready),

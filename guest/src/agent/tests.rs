@@ -132,6 +132,8 @@ fn from_held_to_open_and_through_a_reboot() {
     assert_eq!(Record::present(&root).unwrap().unwrap().instance_id, wanted.instance_id);
     assert_eq!(Record::load(&root).unwrap(), None, "the observer waits for the disk");
     Record::of(&wanted).commit(&root).unwrap();
+    assert_eq!(evidence.steps.first(), Some(&Step::Entropy));
+    assert_eq!(evidence.steps.last(), Some(&Step::Site));
 
     let rebooted = Fake::new();
     *rebooted.interfaces.borrow_mut() = system.interfaces.take();
@@ -140,6 +142,34 @@ fn from_held_to_open_and_through_a_reboot() {
     assert_eq!(rebooted.journal_restarts.get(), 0, "journald began with the machine's own ids");
     assert!(rebooted.gate_open.get(), "the record opens the gate, no host does");
     assert_eq!(Record::present(&root).unwrap().unwrap().instance_id, wanted.instance_id);
+}
+
+#[test]
+fn what_the_agent_does_not_know_of_an_identity_it_refuses() {
+    let (_dir, root) = template();
+    let system = Fake::new();
+    let mut agent = agent(&root, &system);
+    let mut newer = serde_json::to_value(identify(&identity())).unwrap();
+    newer["nics"][0]["vlan"] = 7.into();
+    let body = newer.to_string();
+    let (result, failure) = converse(&mut agent, move |host| {
+        match host.ask(&HostMessage::Hello { versions: vec![3, 2, 1] }) {
+            GuestMessage::Hello { version: 2, features, .. } => {
+                assert_eq!(features.iter().map(|one| one.as_str()).collect::<Vec<_>>(), ramet_proto::FEATURES);
+            }
+            other => panic!("{other:?}"),
+        }
+        host.say(&u32::try_from(body.len()).unwrap().to_be_bytes());
+        host.say(body.as_bytes());
+        let answer = host.receive();
+        assert!(host.is_hung_up_on());
+        answer
+    });
+    result.unwrap();
+    let GuestMessage::Failed(failure) = failure else { panic!("{failure:?}") };
+    assert_eq!(failure.reason, Reason::Malformed);
+    assert!(failure.detail.as_str().contains("unknown field `vlan`"), "{}", failure.detail);
+    assert!(!system.gate_open.get());
 }
 
 #[test]

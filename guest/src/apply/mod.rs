@@ -121,16 +121,21 @@ pub(crate) fn apply<S: System>(
     let inherited = verify::Inherited::read(root)?;
     let mut times = Times::new();
     let context = Context { order, root, system, config };
+    let mut taken = Vec::new();
     for (step, apply) in steps() {
         times.run(step, || apply(&context))?;
+        taken.push(step);
     }
     let manager = times.run(Step::Manager, || {
         manager::apply(order.identity, boot_id::read(root)?, order.stale_units, system)
     })?;
+    taken.push(Step::Manager);
     // Last of all: they find everything else done.
     let said = times.run(Step::Site, || site::apply(order.identity, root, config))?;
+    taken.push(Step::Site);
     let mut evidence = times.run(Step::Verify, || verify::verify(&context, &manager, &inherited))?;
     evidence.unique.extend(said);
+    evidence.steps = taken;
     log!("identity applied:{}", times.text);
     Ok(evidence)
 }

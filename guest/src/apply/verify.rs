@@ -72,6 +72,7 @@ fn shown<S: System>(
         machine_sid: machine_sid::read(root, system)?,
         domain: domain::read(root)?,
         unique,
+        steps: Vec::new(),
         // Last: asking Samba for its SID may take seconds, and this is compared with now.
         unix_time_ns: system.clock().map_err(failed("read the clock"))?,
     })

@@ -137,17 +137,21 @@ async fn boot(seat: &mut Seat<'_>, timeout: Duration, progress: &Progress) -> Re
     seat.record.failure = None;
     let mut process = seat.start_qemu(Ram::Anonymous, Begin::Boot)?;
     Qmp::connect_to_new(&mut process, &seat.dir).await?;
-    seat.plug_cables().await?;
+    // The hardware has the child's own addresses from here on, and no template's state is loaded.
+    seat.attach().await?;
     progress.say(&format!("booting {}", seat.record.name));
     let mut agent: Agent = seat.dial(timeout, "booting").await?;
     let ours = seat.record.identity.instance_id;
     match agent.greeting.state {
         // It was ended before it had all of its identity: it gets the same again.
-        GuestState::Held => seat.identify(&mut agent).await?,
+        GuestState::Held => {
+            seat.identify(&mut agent).await?;
+            return seat.ready(&mut agent).await;
+        }
         GuestState::Open { instance_id } | GuestState::Ready { instance_id } if instance_id == ours => {}
         state @ (GuestState::Open { .. } | GuestState::Ready { .. }) => {
             return Err(AgentError::NotHeld(state).into());
         }
     }
-    seat.ready(&mut agent).await
+    seat.ready_again(&mut agent).await
 }

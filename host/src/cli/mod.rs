@@ -208,6 +208,7 @@ mod tests {
         for line in [
             "ramet doctor --json",
             "ramet template create debian --disk x.qcow2 --memory 1G --cpus 2 --net user --net bridge=br0 --timeout 300s",
+            "ramet template create debian --disk x.qcow2 --strict --json",
             "ramet template create debian --disk x.qcow2",
             "ramet template ls --json",
             "ramet template show debian --json",

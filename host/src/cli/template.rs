@@ -11,8 +11,9 @@ use ramet::{
     net::NetSpec,
     qemu::version::QemuVersion,
     state::StateDir,
-    template::{self, Template, create, manifest::TemplateNic},
+    template::{self, Template, create, findings, manifest::TemplateNic},
 };
+use ramet_proto::{message::Finding, text::Text};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -53,6 +54,10 @@ pub(crate) struct CreateArgs {
     /// How long the parent may take to its gate
     #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = parse::duration)]
     timeout: Duration,
+    /// Make no template if anything is found in the image that gets past the gate or would not work in a child; what
+    /// every child would die of is refused in any case
+    #[arg(long)]
+    strict: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -92,6 +97,11 @@ struct View {
     qemu: QemuVersion,
     machine: String,
     agent: String,
+    /// The version of the protocol that its agent speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<u16>,
+    features: Vec<Text>,
+    findings: Vec<Finding>,
     path: PathBuf,
     children: Vec<Name>,
 }
@@ -128,11 +138,15 @@ async fn create(state: &StateDir, args: CreateArgs) -> anyhow::Result<ExitCode> 
         cpus: args.cpus,
         nets: args.net,
         timeout: args.timeout,
+        strict: args.strict,
     };
     let cancel = cancelled_by_signal()?;
     let shown = progress::show();
     let template = create::create(state, &request, &shown.progress, &cancel).await?;
     drop(shown);
+    for finding in &template.manifest.findings {
+        eprintln!("ramet: {}", findings::sentence(finding));
+    }
     let view = view(state, &template)?;
     if args.json {
         output::json(&view)?;
@@ -155,6 +169,9 @@ fn view(state: &StateDir, template: &Template) -> anyhow::Result<View> {
         qemu: manifest.qemu,
         machine: manifest.machine,
         agent: manifest.agent.as_str().to_owned(),
+        protocol: manifest.protocol,
+        features: manifest.features,
+        findings: manifest.findings,
         path: template.dir.clone(),
         children: child::of_template(state, &template.name, &state.lock()?)?,
     })
@@ -200,6 +217,10 @@ fn show(state: &StateDir, args: &OneArgs) -> anyhow::Result<ExitCode> {
     }
     let created = std::time::UNIX_EPOCH + Duration::from_secs(view.created);
     let nics: Vec<String> = view.nics.iter().map(|nic| format!("{} ({})", nic.net, nic.mac)).collect();
+    let agent = match view.protocol {
+        Some(version) => format!("{}, protocol {version}", view.agent),
+        None => view.agent,
+    };
     for (key, value) in [
         ("name", view.name.to_string()),
         ("created", humantime::format_rfc3339_seconds(created).to_string()),
@@ -208,11 +229,14 @@ fn show(state: &StateDir, args: &OneArgs) -> anyhow::Result<ExitCode> {
         ("disk", mib(view.disk_size)),
         ("nics", joined(&nics)),
         ("machine", format!("{}, QEMU {}", view.machine, view.qemu)),
-        ("agent", view.agent),
+        ("agent", agent),
         ("path", format!("{} ({})", view.path.display(), mib(view.disk_usage))),
         ("children", joined(&view.children)),
     ] {
         output::print(&format!("{key:10} {value}"))?;
+    }
+    for finding in &view.findings {
+        output::print(&format!("{:10} {}", "finding", findings::sentence(finding)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

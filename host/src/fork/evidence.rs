@@ -1,7 +1,8 @@
 //! Whether a child is who it was told to be, and nobody else is: judged by what it read back from its own system.
 
 use crate::{child::record::Record, identity::ChildIdentity, name::Name};
-use ramet_proto::Evidence;
+use ramet_proto::{Evidence, MacAddr, message::Step, text::Text};
+use std::net::IpAddr;
 
 /// How far a child's clock may be from the host's, in nanoseconds. The exchange itself is allowed for besides.
 const CLOCK: i64 = 1_000_000_000;
@@ -25,6 +26,41 @@ pub enum EvidenceError {
          the image and create the template again"
     )]
     OldAgent,
+    /// It did less than it was told, and says so by leaving it out.
+    #[error(
+        "its agent did not apply all of the identity, not: {}; update ramet-agent in the image and create the template again",
+        words(.0)
+    )]
+    NotApplied(Vec<Step>),
+    /// Something in the guest has made it another one since.
+    #[error("between open and ready the {item} became {became}; it was {was}")]
+    Changed {
+        /// What.
+        item: String,
+        /// As it was when the gate opened.
+        was: String,
+        /// As it is now.
+        became: String,
+    },
+    /// A static address that it was told is not there.
+    #[error(
+        "the NIC {mac} has not got the address {address} that it was told: see what manages it in the image, and whether \
+         another machine has the address"
+    )]
+    NoAddress {
+        /// The address.
+        address: IpAddr,
+        /// Of which NIC.
+        mac: MacAddr,
+    },
+    /// An interface of it has an address of the template.
+    #[error("its interface {nic} has the address {mac} of the template's NIC, as every other child's would")]
+    ParentMac {
+        /// The interface.
+        nic: Text,
+        /// The address.
+        mac: MacAddr,
+    },
     /// It shows the same as another child.
     #[error("its {item} is the same as that of {other}")]
     Duplicate {
@@ -33,6 +69,47 @@ pub enum EvidenceError {
         /// Whose.
         other: Name,
     },
+}
+
+fn words(steps: &[Step]) -> String {
+    steps.iter().map(|step| step.word()).collect::<Vec<_>>().join(", ")
+}
+
+/// Fails if the report, of an agent that speaks `version`, leaves out a step that the identity needs. Agents of version 1 do
+/// not tell their steps.
+pub fn check_steps(evidence: &Evidence, identity: &ChildIdentity, version: u16) -> Result<(), EvidenceError> {
+    let is_missing = |step: &Step| is_needed(*step, identity) && !evidence.steps.contains(step);
+    let missing: Vec<Step> = Step::ALL.iter().copied().filter(is_missing).collect();
+    if version < 2 || missing.is_empty() { Ok(()) } else { Err(EvidenceError::NotApplied(missing)) }
+}
+
+/// Whether an agent has to take `step` to make a child `identity`.
+fn is_needed(step: Step, identity: &ChildIdentity) -> bool {
+    match step {
+        Step::Entropy
+        | Step::Clock
+        | Step::MachineId
+        | Step::BootId
+        | Step::Hostname
+        | Step::Nics
+        | Step::Network
+        | Step::SshHostKeys
+        | Step::Names
+        // Also of who is no member: the template's account has to go.
+        | Step::Domain
+        | Step::CloudInit
+        | Step::Manager
+        | Step::MachineSid => true,
+        Step::AuthorizedKeys => !identity.authorized_keys.is_empty(),
+        // What belongs to an image, and what is no part of applying an identity.
+        Step::Site
+        | Step::Hello
+        | Step::Prepare
+        | Step::Record
+        | Step::Verify
+        | Step::Open
+        | Step::Join => false,
+    }
 }
 
 /// What the child was told, and when.
@@ -139,7 +216,7 @@ pub fn compare(name: &Name, evidence: &Evidence, others: &[Record]) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::child::record::tests::record;
     use ramet_proto::{
@@ -152,7 +229,7 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000_000_000;
 
-    fn evidence(identity: &ChildIdentity, seed: u8) -> Evidence {
+    pub(crate) fn evidence(identity: &ChildIdentity, seed: u8) -> Evidence {
         let nic = |mac: &ramet_proto::MacAddr| NicEvidence {
             name: Text::new("enp0s4"),
             mac: *mac,
@@ -175,14 +252,15 @@ mod tests {
                 kvno: account.kvno,
             }),
             unique: vec![unique("nvme_hostid", seed), unique("site/10-salt/minion_id", seed)],
+            steps: Vec::new(),
         }
     }
 
-    fn account(kvno: u32) -> DomainEvidence {
+    pub(crate) fn account(kvno: u32) -> DomainEvidence {
         DomainEvidence { principal: Text::new("VDI-1$@AD.EXAMPLE.ORG"), kvno }
     }
 
-    fn unique(name: &str, value: u8) -> UniqueValue {
+    pub(crate) fn unique(name: &str, value: u8) -> UniqueValue {
         UniqueValue { name: Text::new(name), value: Text::new(&value.to_string()) }
     }
 
@@ -223,6 +301,30 @@ mod tests {
         let old = Evidence { boot_id: None, ..right.clone() };
         assert_eq!(check(&old, &told), Err(EvidenceError::OldAgent));
         check(&Evidence { machine_sid: None, unique: Vec::new(), ..right }, &told).unwrap();
+    }
+
+    #[test]
+    fn an_agent_that_applied_less_than_it_was_told_is_refused_by_the_steps_name() {
+        let mut identity = record("web-1").identity;
+        let missing = |identity: &ChildIdentity, steps: &[Step], version| {
+            let evidence = Evidence { steps: steps.to_vec(), ..evidence(identity, 1) };
+            check_steps(&evidence, identity, version)
+        };
+        let without = |left_out: &[Step]| -> Vec<Step> {
+            Step::ALL.iter().filter(|step| !left_out.contains(step)).copied().collect()
+        };
+        missing(&identity, Step::ALL, 2).unwrap();
+        let keys = [Step::AuthorizedKeys, Step::Site];
+        missing(&identity, &without(&keys), 2).unwrap();
+        identity.authorized_keys =
+            vec![ramet_proto::login::UserKeys { user: "root".parse().unwrap(), keys: Vec::new() }];
+        let error = missing(&identity, &without(&keys), 2).unwrap_err();
+        assert_eq!(error, EvidenceError::NotApplied(vec![Step::AuthorizedKeys]));
+        assert!(error.to_string().contains("not: authorized_keys; update ramet-agent"), "{error}");
+        let error = missing(&identity, &without(&[Step::Network, Step::MachineSid]), 2).unwrap_err();
+        assert_eq!(error, EvidenceError::NotApplied(vec![Step::Network, Step::MachineSid]));
+        assert!(missing(&identity, &[], 2).is_err(), "says nothing");
+        missing(&identity, &[], 1).unwrap();
     }
 
     #[test]

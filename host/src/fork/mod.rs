@@ -6,11 +6,11 @@
 //!   Reserved    directory, record, lock                     stages.rs
 //!     |  overlay, CID, QEMU, device state
 //!   Spawned     QEMU holds the device state, CPUs stopped
-//!     |  cables, cont
+//!     |  cables out, cont
 //!   Resumed     CPUs run, the guest is held at its gate     -> stop line "resumed"
-//!     |  dial, identify, check the evidence                 evidence.rs
+//!     |  dial, identify, check the evidence, cables in      evidence.rs
 //!   Identified  the gate may open                           -> stop line "identified"
-//!     |  open, wait
+//!     |  open, wait, check the evidence once more           again.rs
 //!   Ready       boot is complete                            -> stop line "ready"
 //!     |  members of a domain: join
 //!   Joined      the domain accepts the account              -> stop line "joined"
@@ -19,6 +19,7 @@
 //! Each stage is a value that the step to the next one consumes. A step that fails undoes its own stage, which undoes
 //! the one before, down to nothing.
 
+mod again;
 pub mod evidence;
 pub mod plan;
 pub mod stages;
@@ -40,6 +41,7 @@ use crate::{
     template::{self, Template, TemplateError},
     vsock::VsockError,
 };
+use again::AgainError;
 use futures::{StreamExt as _, stream};
 use plan::{Asked, Naming, PlanError};
 use ramet_proto::InstanceId;
@@ -142,6 +144,9 @@ pub enum ForkError {
     /// The guest's agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// What the child reports once its boot is complete is not what it was told to be.
+    #[error("the child did not stay the individual it was told to be")]
+    Later(#[source] evidence::EvidenceError),
     /// What the child reports is not what it was told to be, or is what another is already.
     #[error("the child is not the individual it was told to be")]
     Evidence(#[from] evidence::EvidenceError),
@@ -186,6 +191,15 @@ pub enum ForkError {
         #[source]
         source: Box<RemoveError>,
     },
+}
+
+impl From<AgainError> for ForkError {
+    fn from(error: AgainError) -> Self {
+        match error {
+            AgainError::Agent(error) => error.into(),
+            AgainError::Evidence(error) => Self::Later(error),
+        }
+    }
 }
 
 impl ForkError {

@@ -2,6 +2,7 @@
 
 use super::{
     ForkError,
+    again::{self, AgainError, Expected},
     evidence::{self, Told},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     pool::{PoolError, Stores},
     qemu::{
         self,
-        argv::{Begin, Cable, Ram, Vm},
+        argv::{Begin, Cable, Ram, Vm, net_id},
         process::{self, Process},
         qmp::{Qmp, unless_paused},
     },
@@ -28,7 +29,7 @@ use crate::{
 use ramet_proto::{
     InstanceId, MacAddr, Secret,
     domain::DomainIdentity,
-    message::{Identity, NicIdentity},
+    message::{GuestState, Identity, NicIdentity},
 };
 use std::{
     fs::{self, File, Permissions},
@@ -126,7 +127,8 @@ impl Seat<'_> {
 
     /// Starts QEMU for the child.
     pub(crate) fn start_qemu(&mut self, ram: Ram, begin: Begin) -> Result<Process, ForkError> {
-        let cid = ReservedCid::take()?;
+        // A guest knows by its new context id that it is a child, and how long it may wait for its identity.
+        let cid = ReservedCid::take_other_than(self.template.manifest.cid)?;
         tracing::debug!(child = %self.record.name, cid = cid.cid(), "start QEMU");
         self.record.cid = cid.cid();
         self.record.write(&self.dir)?;
@@ -145,8 +147,33 @@ impl Seat<'_> {
         Ok(Process::spawn(&self.dir, &vm.argv(), cid, largest)?)
     }
 
-    /// Connects the child's NICs to their bridges.
-    pub(crate) async fn plug_cables(&self) -> Result<(), ForkError> {
+    /// Takes the cables out of the child's NICs. Whatever the guest sends by its template's address before it has its own
+    /// goes nowhere. Only once device state is loaded: a virtio NIC takes its link's state from there.
+    async fn unplug_cables(&self, qmp: &mut Qmp) -> Result<(), ForkError> {
+        for index in 0..self.nics().len() {
+            qmp.set_link(&net_id(index), false).await?;
+        }
+        Ok(())
+    }
+
+    /// Connects the child's NICs to their bridges, and puts the cables in: the guest sees its carrier come. Doing so twice
+    /// is as once.
+    async fn plug_cables(&self) -> Result<(), ForkError> {
+        self.attach().await?;
+        if self.nics().is_empty() {
+            return Ok(());
+        }
+        // A connection of its own, for some milliseconds: QEMU talks to one at a time, and others ask it meanwhile whether
+        // it has paused the guest.
+        let mut qmp = Qmp::connect(&self.dir).await?;
+        for index in 0..self.nics().len() {
+            qmp.set_link(&net_id(index), true).await?;
+        }
+        Ok(())
+    }
+
+    /// Connects the child's NICs to their bridges. In a QEMU that began at the firmware the cables are in already.
+    pub(crate) async fn attach(&self) -> Result<(), ForkError> {
         for (index, (_, net)) in self.nics().iter().enumerate() {
             if let NetSpec::Bridge(bridge) = net {
                 net::attach(&tap_name(self.record.cid, index), bridge.as_str()).await?;
@@ -165,7 +192,7 @@ impl Seat<'_> {
         unless_paused(&self.dir, dialed).await?
     }
 
-    /// Gives the guest its identity, checks what it reports, keeps that, and lets its gate open.
+    /// Gives the guest its identity, checks what it reports, keeps that, connects its NICs, and lets its gate open.
     #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
     pub(crate) async fn identify(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
         let domain = self.domain().await?;
@@ -177,6 +204,7 @@ impl Seat<'_> {
         };
         let told =
             Told { identity: &self.record.identity, cid: self.record.cid, exchange_ns: (from, now_ns()) };
+        evidence::check_steps(&evidence, &self.record.identity, agent.greeting.version)?;
         evidence::check(&evidence, &told)?;
         {
             // Under the lock: of two siblings with the same report, the second to come finds the first's.
@@ -190,18 +218,105 @@ impl Seat<'_> {
         if self.record.pool.is_some() {
             self.stores.get(self.state).await?.in_use(self.record.identity.instance_id).await?;
         }
+        self.plug_cables().await?;
         agent.open().await?;
         self.record.stage = Stage::Identified;
         Ok(self.record.write(&self.dir)?)
     }
 
-    /// Waits for the end of the guest's boot.
-    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    /// Waits for the end of the guest's boot, and looks whether the child is still who it was when its gate opened.
     pub(crate) async fn ready(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
-        if let Err(error) = unless_paused(&self.dir, agent.ready(BOOT)).await? {
-            return Err(self.or_ended(error, "finishing its boot").await);
+        let is_new = self.record.stage < Stage::Ready;
+        let at_ms = self.booted(agent).await?;
+        if is_new {
+            self.look_again(agent).await?;
         }
-        self.record.timings_ms.ready.get_or_insert(self.record.elapsed_ms());
+        self.is_ready(agent, at_ms).await
+    }
+
+    /// Waits for the end of the boot of a child that has been its user's: what it shows is the user's business.
+    pub(crate) async fn ready_again(&mut self, agent: &mut Agent) -> Result<(), ForkError> {
+        let at_ms = self.booted(agent).await?;
+        self.is_ready(agent, at_ms).await
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    async fn booted(&self, agent: &mut Agent) -> Result<u64, ForkError> {
+        self.follow(agent).await?;
+        let deadline = tokio::time::Instant::now() + BOOT;
+        while let Err(error) = unless_paused(&self.dir, agent.ready(BOOT)).await? {
+            self.redial(agent, error, deadline, "finishing its boot").await?;
+        }
+        Ok(self.record.elapsed_ms())
+    }
+
+    /// Past the gate another process of the agent's answers than at it: dials that, once the other has hung up.
+    async fn follow(&self, agent: &mut Agent) -> Result<(), ForkError> {
+        const DURING: &str = "opening its gate";
+        if !agent.leaves() {
+            return Ok(());
+        }
+        if let Err(error) = unless_paused(&self.dir, agent.farewell(APPLY)).await? {
+            return Err(self.or_ended(error, DURING).await);
+        }
+        *agent = self.dial_past_gate(DURING).await?;
+        Ok(())
+    }
+
+    /// Dials an agent that has hung up, which it does when it is started again, until `deadline`. Any other error, and the
+    /// end of the child, is one.
+    async fn redial(
+        &self,
+        agent: &mut Agent,
+        error: AgentError,
+        deadline: tokio::time::Instant,
+        during: &'static str,
+    ) -> Result<(), ForkError> {
+        let hung_up = matches!(error, AgentError::Io(_));
+        if !hung_up
+            || tokio::time::Instant::now() > deadline
+            || self.ends_within(Duration::from_secs(2)).await
+        {
+            return Err(self.or_ended(error, during).await);
+        }
+        *agent = self.dial_past_gate(during).await?;
+        self.ask_to_join(agent).await;
+        Ok(())
+    }
+
+    async fn dial_past_gate(&self, during: &'static str) -> Result<Agent, ForkError> {
+        let agent = self.dial(ANSWER, during).await?;
+        match agent.greeting.state {
+            GuestState::Open { instance_id } | GuestState::Ready { instance_id }
+                if instance_id == self.record.identity.instance_id =>
+            {
+                Ok(agent)
+            }
+            state => Err(AgentError::NotOpen(state).into()),
+        }
+    }
+
+    /// Asks the child once more who it is: what its image starts past the gate may have made it another one.
+    #[tracing::instrument(level = "debug", skip_all, fields(child = %self.record.name), err(level = "debug"))]
+    async fn look_again(&self, agent: &mut Agent) -> Result<(), ForkError> {
+        // Children that another ramet has begun may have no report.
+        let Some(first) = &self.record.evidence else { return Ok(()) };
+        let parents: Vec<_> = self.template.manifest.nics.iter().map(|nic| nic.mac).collect();
+        let expected = Expected { identity: &self.record.identity, first, parents: &parents };
+        let deadline = tokio::time::Instant::now() + ANSWER;
+        loop {
+            match unless_paused(&self.dir, again::look(agent, &expected)).await? {
+                Ok(()) => return Ok(()),
+                Err(AgainError::Agent(error)) => {
+                    self.redial(agent, error, deadline, "being looked at again").await?;
+                }
+                Err(error @ AgainError::Evidence(_)) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn is_ready(&mut self, agent: &mut Agent, at_ms: u64) -> Result<(), ForkError> {
+        self.record.timings_ms.ready.get_or_insert(at_ms);
         self.record.stage = Stage::Ready;
         self.record.write(&self.dir)?;
         // It need not be asked again, should nobody wait for it now.
@@ -214,14 +329,16 @@ impl Seat<'_> {
         if !self.joins() {
             return Ok(());
         }
-        match unless_paused(&self.dir, agent.join(JOIN)).await? {
-            Ok((evidence, ago)) => {
-                let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-                self.record.joined = Some(evidence);
-                self.record.timings_ms.joined.get_or_insert(self.record.elapsed_ms().saturating_sub(ago));
+        let deadline = tokio::time::Instant::now() + JOIN;
+        let (evidence, ago) = loop {
+            match unless_paused(&self.dir, agent.join(JOIN)).await? {
+                Ok(joined) => break joined,
+                Err(error) => self.redial(agent, error, deadline, "trying its domain account").await?,
             }
-            Err(error) => return Err(self.or_ended(error, "trying its domain account").await),
-        }
+        };
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        self.record.joined = Some(evidence);
+        self.record.timings_ms.joined.get_or_insert(self.record.elapsed_ms().saturating_sub(ago));
         Ok(self.record.write(&self.dir)?)
     }
 
@@ -415,11 +532,11 @@ pub struct Spawned<'a, P = (Process, Qmp)> {
 }
 
 impl<'a> Spawned<'a> {
-    /// Connects the NICs and lets the virtual CPUs run.
+    /// Lets the virtual CPUs run, with no NIC connected.
     pub async fn resume(self, stop: &CancellationToken) -> Result<Resumed<'a>, ForkError> {
         let (Self { seat, .. }, ()) =
             or_undo(self, stop, async |Self { seat, process: (_, qmp) }: &mut Self| {
-                seat.plug_cables().await?;
+                seat.unplug_cables(qmp).await?;
                 // Recorded first: a child whose CPUs may have run is never taken for one whose CPUs have not.
                 seat.record.stage = Stage::Resumed;
                 seat.record.write(&seat.dir)?;
@@ -469,7 +586,10 @@ impl Seat<'_> {
     async fn dial_and_identify(&mut self) -> Result<Agent, ForkError> {
         let mut agent = self.dial(ANSWER, "resuming").await?;
         self.identify(&mut agent).await?;
-        self.ask_to_join(&mut agent).await;
+        if self.joins() {
+            self.follow(&mut agent).await?;
+            self.ask_to_join(&mut agent).await;
+        }
         Ok(agent)
     }
 

@@ -17,6 +17,12 @@ pub const VHOST_FD: i32 = 4;
 /// The id of the RAM block. It is in the device state, so it can never change.
 const RAM: &str = "ram";
 
+/// The id of the NIC's network, with which QEMU is told of its cable.
+#[must_use]
+pub fn net_id(nic: usize) -> String {
+    format!("net{nic}")
+}
+
 /// What a VM's RAM is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ram {
@@ -130,23 +136,20 @@ impl Vm<'_> {
         argv.pair("-device", "virtio-blk-pci,drive=disk");
         argv.pair("-device", format!("vhost-vsock-pci,guest-cid={},vhostfd={VHOST_FD}", self.cid));
         for (index, (mac, net)) in self.nics.iter().enumerate() {
-            let tap =
-                || format!("tap,id=net{index},ifname={},script=no,downscript=no", tap_name(self.cid, index));
+            let id = net_id(index);
+            let tap = || format!("tap,id={id},ifname={},script=no,downscript=no", tap_name(self.cid, index));
             match (net, self.cable) {
-                (NetSpec::User, Cable::Plugged) => argv.pair("-netdev", format!("user,id=net{index}")),
+                (NetSpec::User, Cable::Plugged) => argv.pair("-netdev", format!("user,id={id}")),
                 (NetSpec::User, Cable::Unplugged) => {
-                    argv.pair("-netdev", format!("user,id=net{index},restrict=on"));
+                    argv.pair("-netdev", format!("user,id={id},restrict=on"));
                 }
                 // A TAP interface is connected by making it a port of the bridge, not here.
                 (NetSpec::Bridge(_), _) => argv.pair("-netdev", tap()),
-                (NetSpec::None, _) => argv.pair("-netdev", format!("hubport,id=net{index},hubid={index}")),
+                (NetSpec::None, _) => argv.pair("-netdev", format!("hubport,id={id},hubid={index}")),
             }
             // Without a boot ROM: guests boot from their disk. Without guest_announce: a child has nothing to announce
             // when it is resumed, and QEMU 10.0 crashes at a guest's reset if it was told to announce zero times.
-            argv.pair(
-                "-device",
-                format!("virtio-net-pci,netdev=net{index},mac={mac},romfile=,guest_announce=off"),
-            );
+            argv.pair("-device", format!("virtio-net-pci,netdev={id},mac={mac},romfile=,guest_announce=off"));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Disk images, through qemu-img.
 
+use super::partitions;
 use serde::Deserialize;
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::File,
     io,
     os::unix::fs::FileExt as _,
@@ -89,6 +90,23 @@ fn has_boot_signature(file: &File) -> bool {
     file.read_exact_at(&mut signature, 510).is_ok() && signature == [0x55, 0xaa]
 }
 
+/// Whether a firmware of the BIOS kind finds nothing to start on the disk of the image `path`, and UEFI does. `scratch` is
+/// a file for its beginning, which is made and removed.
+pub async fn boots_by_uefi_only(path: &Path, scratch: &Path) -> Result<bool, ImgError> {
+    let argument = |name: &str, path: &Path| {
+        let mut argument = OsString::from(name);
+        argument.push(path);
+        argument
+    };
+    let (from, to) = (argument("if=", path), argument("of=", scratch));
+    let args = ["dd", "-O", "raw", "bs=65536", "count=1"].map(OsStr::new);
+    run("read the beginning of the image", args.into_iter().chain([&*from, &*to])).await?;
+    let read = |source| ImgError::Read { path: scratch.to_owned(), source };
+    let head = std::fs::read(scratch).map_err(read)?;
+    std::fs::remove_file(scratch).map_err(read)?;
+    Ok(partitions::boots_by_uefi_only(&head))
+}
+
 /// Copies the image `from` to `to`, as qcow2 and with everything below it.
 pub async fn convert(from: &Path, to: &Path) -> Result<(), ImgError> {
     let args = ["convert".as_ref(), "-O".as_ref(), "qcow2".as_ref(), from.as_os_str(), to.as_os_str()];
@@ -118,4 +136,31 @@ async fn run<'a>(
     let text = String::from_utf8_lossy(&output.stderr);
     let why = text.trim().trim_start_matches("qemu-img: ").replace('\n', "; ");
     Err(ImgError::Failed { action, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn how_an_image_boots_is_seen_in_any_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let raw = path("raw");
+        let mut disk = partitions::tests::uefi_only();
+        disk.resize(1 << 20, 0);
+        std::fs::write(&raw, &disk).unwrap();
+        let qcow2 = path("a=b,c.qcow2");
+        match convert(&raw, &qcow2).await {
+            Err(ImgError::NotInstalled) => return eprintln!("skipped: there is no {QEMU_IMG}"),
+            converted => converted.unwrap(),
+        }
+        for image in [&raw, &qcow2] {
+            assert!(boots_by_uefi_only(image, &path("head")).await.unwrap());
+            assert!(!path("head").exists());
+        }
+        disk[0] = 0xeb;
+        std::fs::write(&raw, &disk).unwrap();
+        assert!(!boots_by_uefi_only(&raw, &path("head")).await.unwrap());
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod argv;
 pub mod img;
+mod partitions;
 pub mod process;
 pub mod qmp;
 pub mod version;

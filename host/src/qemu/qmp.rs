@@ -162,6 +162,13 @@ impl Qmp {
         self.execute("press the power button", qmp::system_powerdown {}).await.map(drop)
     }
 
+    /// Puts the cable of a network's NIC in or takes it out: the guest sees its carrier come or go, and without one QEMU
+    /// drops frames of both directions.
+    pub async fn set_link(&mut self, net: &str, up: bool) -> Result<(), QmpError> {
+        let action = if up { "connect a NIC" } else { "disconnect a NIC" };
+        self.execute(action, qmp::set_link { name: net.to_owned(), up }).await.map(drop)
+    }
+
     /// The addresses that the VM's NICs receive for, which are the guest's own. Not every backend can tell them.
     pub async fn macs(&mut self) -> Result<Vec<String>, QmpError> {
         let filters = self.execute("tell its NICs' addresses", qmp::query_rx_filter { name: None }).await?;

@@ -4,13 +4,13 @@
 //! disk: a template exists whole or not at all. What a killed command leaves there is removed by the next one.
 
 use super::{
-    Template, files,
+    Template, files, findings,
     manifest::{FileRecord, Files, Manifest, ManifestError, TemplateNic},
 };
 use crate::{
     Progress,
     admission::{self, AdmissionError, CpuModel},
-    agent::{Agent, AgentError},
+    agent::{Agent, AgentError, Greeting},
     console,
     fs::{AtPath, FsError, is_full, remove_tree, sweep, sync_dir},
     identity::{self, IdentityError, InUse},
@@ -29,7 +29,7 @@ use crate::{
     vsock::{ReservedCid, VsockError},
 };
 use nix::fcntl::{FallocateFlags, fallocate};
-use ramet_proto::text::Text;
+use ramet_proto::message::Finding;
 use std::{
     fs::{self, File, Permissions},
     io,
@@ -62,6 +62,8 @@ pub struct Request {
     pub nets: Vec<NetSpec>,
     /// How long the parent may take to boot to its gate.
     pub timeout: Duration,
+    /// Refuse whatever the agent finds in the image that is more than a note.
+    pub strict: bool,
 }
 
 /// Why no template was made. Nothing of it is left.
@@ -124,6 +126,16 @@ pub enum CreateError {
         /// The last lines on the parent's console.
         console: Vec<String>,
     },
+    /// The image boots in no way that there is.
+    #[error(
+        "{} boots by UEFI only, which Ramet does not do yet: its first sector has no boot code, and its GPT an EFI system \
+         partition but no BIOS boot partition; install a boot loader for BIOS in the image (grub-install --target=i386-pc)",
+        .0.display()
+    )]
+    UefiOnly(PathBuf),
+    /// What the agent found in it.
+    #[error("no template can be made of this image until this is mended:{}", findings::lines(.0))]
+    Unfit(Vec<Finding>),
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -214,6 +226,9 @@ struct Workshop {
 
 const LOCK: &str = "lock";
 
+/// The beginning of the disk, while it is looked at.
+const HEAD: &str = "head.raw";
+
 impl Workshop {
     fn open(state: &StateDir, request: &Request) -> Result<Self, CreateError> {
         let name = request.name.clone();
@@ -282,6 +297,9 @@ impl Workshop {
         macs: &[ramet_proto::MacAddr],
         progress: &Progress,
     ) -> Result<Manifest, CreateError> {
+        if img::boots_by_uefi_only(&request.disk, &self.dir.join(HEAD)).await? {
+            return Err(CreateError::UefiOnly(request.disk.clone()));
+        }
         progress.say("copying the disk");
         img::convert(&request.disk, &self.dir.join(files::DISK)).await?;
         let nics: Vec<_> = macs.iter().copied().zip(request.nets.iter().cloned()).collect();
@@ -302,7 +320,11 @@ impl Workshop {
             cpus: request.cpus,
             disk_size,
             nics: nics.into_iter().map(|(mac, net)| TemplateNic { mac, net }).collect(),
-            agent: parent.agent,
+            agent: parent.greeting.agent,
+            protocol: Some(parent.greeting.version),
+            features: parent.greeting.features,
+            cid: Some(parent.cid),
+            findings: parent.findings,
             files,
         };
         let path = self.dir.join(files::MANIFEST);
@@ -356,10 +378,16 @@ impl Workshop {
         let mut agent = unless_paused(&self.dir, dialed).await?.map_err(with_console)?;
         progress.say("suspending the parent");
         let prepared = unless_paused(&self.dir, agent.prepare(PREPARE)).await?;
-        prepared.map_err(|error| with_console(error.into()))?;
+        let found = prepared.map_err(|error| with_console(error.into()))?;
+        let findings = findings::kept(found, &agent.greeting);
+        let refused = findings::refused(&findings, request.strict);
+        if !refused.is_empty() {
+            return Err(CreateError::Unfit(refused));
+        }
         let mut qmp = Qmp::connect(&self.dir).await?;
         qmp.stop().await?;
-        let parent = Parent { qemu: version, machine, agent: agent.greeting.agent.clone() };
+        let greeting = agent.greeting.clone();
+        let parent = Parent { qemu: version, machine, greeting, cid: number, findings };
         drop(agent);
         qmp.save_state(files::STATE, false, SAVE).await?;
         qmp.quit().await?;
@@ -389,7 +417,9 @@ impl Workshop {
 struct Parent {
     qemu: version::QemuVersion,
     machine: String,
-    agent: Text,
+    greeting: Greeting,
+    cid: u32,
+    findings: Vec<Finding>,
 }
 
 /// Makes the RAM file with its space set aside, so that a full disk is an error here and not a killed parent later.

@@ -7,7 +7,7 @@ use crate::{
     net::NetSpec,
     qemu::version::QemuVersion,
 };
-use ramet_proto::{MacAddr, text::Text};
+use ramet_proto::{MacAddr, message::Finding, text::Text};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
@@ -41,6 +41,19 @@ pub struct Manifest {
     pub nics: Vec<TemplateNic>,
     /// The agent's version.
     pub agent: Text,
+    /// The version of the protocol that its agent speaks; templates of before this was kept do not have it, nor what
+    /// follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u16>,
+    /// What its agent can do besides ([`ramet_proto::FEATURES`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<Text>,
+    /// The parent's context id: a child that was given it would not notice that it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cid: Option<u32>,
+    /// What its agent found in it, the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// The files beside the manifest.
     pub files: Files,
 }
@@ -181,6 +194,8 @@ impl Manifest {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::template::findings;
+    use ramet_proto::message::Grade;
 
     /// A manifest to test with.
     pub(crate) fn manifest() -> Manifest {
@@ -195,6 +210,10 @@ pub(crate) mod tests {
             disk_size: 4 << 30,
             nics: vec![TemplateNic { mac: "52:54:00:00:00:01".parse().unwrap(), net: NetSpec::User }],
             agent: Text::new("0.1.0"),
+            protocol: Some(2),
+            features: vec![Text::new("steps")],
+            cid: Some(0x10_0007),
+            findings: vec![Finding::new(Grade::Open, "what", "fix")],
             files: Files { ram: file(1 << 30), state: file(400_000), disk: file(1), overlay: file(196_616) },
         }
     }
@@ -203,6 +222,26 @@ pub(crate) mod tests {
     fn what_is_written_is_read() {
         let manifest = manifest();
         assert_eq!(Manifest::parse(&manifest.to_bytes().unwrap()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_manifest_of_before_there_were_findings_is_read() {
+        let before = Manifest { protocol: None, features: vec![], cid: None, findings: vec![], ..manifest() };
+        let bytes = before.to_bytes().unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        for field in ["protocol", "features", "cid", "findings"] {
+            assert!(!text.contains(&format!("\"{field}\"")), "{field}");
+        }
+        assert_eq!(Manifest::parse(&bytes).unwrap(), before);
+    }
+
+    #[test]
+    fn the_longest_findings_fit() {
+        let text = "\"".repeat(Text::MAX);
+        let findings = vec![Finding::new(Grade::Note, &text, &text); findings::MAX + 1];
+        assert!(
+            Manifest { findings, ..manifest() }.to_bytes().unwrap().len() < usize::try_from(MAX).unwrap()
+        );
     }
 
     #[test]

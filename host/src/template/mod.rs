@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod digest;
+pub mod findings;
 pub mod manifest;
 
 use crate::{
