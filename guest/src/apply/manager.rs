@@ -7,7 +7,7 @@
 //! Both cost as much as a boot's share of loading all units, so neither is done where nothing needs it.
 
 use super::ApplyError;
-use crate::{process::Run, system::System};
+use crate::{log, process::Run, system::System};
 use ramet_proto::{BootId, message::Identity};
 use std::{
     io,
@@ -53,6 +53,11 @@ pub(super) fn apply<S: System>(
         }
         return Ok(shown);
     }
+    log!(
+        "the service manager remembers machine-id {} and boot id {}: it is executed again",
+        shown.machine_id,
+        shown.boot_id
+    );
     order("daemon-reexec", system)?;
     let shown = wait(system)?;
     if shown.is(identity, boot_id) {
