@@ -11,6 +11,7 @@ use super::{
     ssh::{self, Line, Sshd, Who},
 };
 use crate::root::Root;
+use nix::unistd::{Gid, Uid};
 use ramet_proto::{
     login::{UserKeys, UserName},
     message::{Finding, Grade, Identity},
@@ -71,7 +72,7 @@ pub(super) fn apply(identity: &Identity, root: &Root) -> Result<(), ApplyError> 
     Ok(())
 }
 
-/// Puts `text` where sshd will read and trust it (sshd_config(5), `StrictModes`).
+/// Puts `text` where sshd will read and trust it (`sshd_config(5)`, `StrictModes`).
 fn write(root: &Root, place: &Place, user: &User, text: &[u8]) -> Result<(), ApplyError> {
     let path = &place.path;
     if root.is_dir(path)? {
@@ -79,9 +80,14 @@ fn write(root: &Root, place: &Place, user: &User, text: &[u8]) -> Result<(), App
     }
     let Some(home) = place.home else {
         for (at, _) in path.match_indices('/') {
-            root.make_dir(&path[..at], 0o755)?;
+            let directory = &path[..at];
+            if !root.exists(directory)? {
+                root.make_dir(directory, 0o755)?;
+                // Whatever the umask is: sshd passes it as the user.
+                root.give(directory, Uid::effective().as_raw(), Gid::effective().as_raw(), 0o755)?;
+            }
         }
-        // sshd reads it as the user.
+        // As the user, too.
         return Ok(root.replace(path, text, 0o644)?);
     };
     for (at, _) in path.match_indices('/').filter(|(at, _)| *at > home) {
@@ -130,11 +136,11 @@ fn plan(root: &Root, sshd: &[Sshd], user: &User, name: &UserName) -> Result<Plan
     let mut lists: Vec<(Vec<String>, &str)> = Vec::new();
     let default = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect();
     for one in sshd {
-        let is_off = |line: &Option<&Line>| {
+        let is_off = |line: Option<&Line>| {
             line.is_some_and(|line| line.arguments.first().is_some_and(|v| v.eq_ignore_ascii_case(b"no")))
         };
         let settings = one.settings.alternatives("pubkeyauthentication", &who);
-        if settings.iter().all(is_off) {
+        if settings.iter().copied().all(is_off) {
             let at = settings.iter().flatten().next().map_or("sshd_config", |line| &line.at);
             return Err(ApplyError::Mismatch(format!(
                 "{at}: PubkeyAuthentication is off, so the keys of {name} would let nobody in: turn it on"
@@ -177,6 +183,10 @@ fn plan(root: &Root, sshd: &[Sshd], user: &User, name: &UserName) -> Result<Plan
     if let (true, Some(refused)) = (plan.written.is_empty(), refused) {
         return Err(ApplyError::Mismatch(refused));
     }
+    // Not read by this sshd, perhaps by another, or when the setting goes.
+    for file in DEFAULT {
+        plan.removed.extend(expand(file, "", user, name)?.map(|place| place.path));
+    }
     let mut once: Vec<Place> = Vec::new();
     for place in plan.written {
         if !once.iter().any(|other| other.path == place.path) {
@@ -188,7 +198,7 @@ fn plan(root: &Root, sshd: &[Sshd], user: &User, name: &UserName) -> Result<Plan
     Ok(plan)
 }
 
-/// The file that `pattern` means for `user` (sshd_config(5), "TOKENS"); `None` if it is the same for every user.
+/// The file that `pattern` means for `user` (`sshd_config(5)`, "TOKENS"); `None` if it is the same for every user.
 fn expand(pattern: &str, at: &str, user: &User, name: &UserName) -> Result<Option<Place>, ApplyError> {
     let (mut path, mut is_own) = (String::new(), false);
     let mut chars = pattern.chars();

@@ -42,9 +42,9 @@ struct Plan {
 }
 
 impl Plan {
-    fn find(&mut self, grade: Grade, what: String, fix: &str) {
+    fn find(&mut self, grade: Grade, what: &str, fix: &str) {
         if !self.findings.iter().any(|other| other.what.as_str() == what) {
-            self.findings.push(Finding::new(grade, &what, fix));
+            self.findings.push(Finding::new(grade, what, fix));
         }
     }
 
@@ -55,7 +55,7 @@ impl Plan {
                 let path = format!("{directory}/{name}");
                 if root.is_dir(&path)? {
                     let what = format!("/{path} is a directory: what is in it stays in each child");
-                    plan.find(Grade::Note, what, "remove it from the image if it has keys");
+                    plan.find(Grade::Note, &what, "remove it from the image if it has keys");
                 } else {
                     plan.old.push(path);
                 }
@@ -83,7 +83,7 @@ impl Plan {
                 "{}: HostKeyAgent keeps host keys where the agent makes none: every child would offer the template's",
                 line.at
             );
-            self.find(Grade::Fatal, what, "take the line out: each child gets keys of its own in files");
+            self.find(Grade::Fatal, &what, "take the line out: each child gets keys of its own in files");
         }
         for line in settings.global("hostcertificate").filter(|line| !is_none(line)) {
             self.old.push(behind_links(root, &below_root(line.text(0)?))?);
@@ -93,7 +93,7 @@ impl Plan {
             );
             self.find(
                 Grade::Note,
-                what,
+                &what,
                 "have each child's key signed by a program in /etc/ramet/appliers.d",
             );
         }
@@ -121,7 +121,7 @@ impl Plan {
                     self.old.extend([format!("{path}.pub"), path.clone()]);
                     let what = format!("{}: /{path} is a DSA key, and none is made", line.at);
                     let grade = if at_all { Grade::Note } else { Grade::Broken };
-                    self.find(grade, what, "take the line out");
+                    self.find(grade, &what, "take the line out");
                 }
                 Told::Unknown => {
                     self.old.extend([format!("{path}.pub"), path.clone()]);
@@ -131,7 +131,7 @@ impl Plan {
                     );
                     let fix =
                         "name it after its kind (ed25519, ecdsa, rsa), or make one there with ssh-keygen";
-                    self.find(Grade::Fatal, what, fix);
+                    self.find(Grade::Fatal, &what, fix);
                 }
             }
         }
@@ -148,15 +148,11 @@ impl Plan {
                 "{at}: no host key can be made at /{path}: {}",
                 if in_the_way { "there is a directory in its place" } else { "its directory is not there" }
             );
-            self.find(Grade::Fatal, what, "make the directory in the image, or correct the path");
+            self.find(Grade::Fatal, &what, "make the directory in the image, or correct the path");
         }
-        if kind.kind != KeyKind::Ed25519 && !root.exists(keys::SSH_KEYGEN)? {
-            let what = format!(
-                "{at}: a host key of kind {} takes ssh-keygen, and there is no /{}",
-                kind.kind,
-                keys::SSH_KEYGEN
-            );
-            self.find(Grade::Fatal, what, "install openssh-client or openssh, or want ed25519 only");
+        if kind.kind != KeyKind::Ed25519 && !keys::has_keygen(root)? {
+            let what = format!("{at}: a host key of kind {} takes ssh-keygen, and there is none", kind.kind);
+            self.find(Grade::Fatal, &what, "install openssh-client or openssh, or want ed25519 only");
         }
         // The public halves of keys are only read, but a certificate beside the key would be offered.
         self.old.push(format!("{path}-cert.pub"));
@@ -186,7 +182,7 @@ fn is_none(line: &Line) -> bool {
 fn below_root(path: &str) -> String {
     match path.strip_prefix("~/") {
         Some(rest) => format!("root/{rest}"),
-        None => path.trim_start_matches('/').trim_start_matches("./").to_owned(),
+        None => path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/"),
     }
 }
 

@@ -89,7 +89,7 @@ fn keys_are_where_sshd_reads_them_and_in_no_other_file() {
             &[etc, home],
             &[etc],
         ),
-        ("AuthorizedKeysFile /etc/ssh/k/%U\n", &[], &["etc/ssh/k/4242"]),
+        ("AuthorizedKeysFile /etc/ssh/k/%U\n", &[home, second], &["etc/ssh/k/4242"]),
         ("AuthorizedKeysFile /srv/100%%/%u\n", &[], &["srv/100%/jane"]),
         ("AuthorizedKeysFile none .config/keys\n", &["home/jane/.config/keys"], &["home/jane/.config/keys"]),
         ("Match User jane\nAuthorizedKeysFile /etc/ssh/authorized_keys/%u\n", &[etc], &[etc]),

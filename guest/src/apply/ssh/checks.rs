@@ -36,7 +36,7 @@ pub(in crate::apply) fn check(root: &Root, config: &Config) -> Result<Vec<Findin
         for path in [path, parent] {
             if root.is_immutable(path)? {
                 let what = format!("/{path} is immutable: the template's host keys would stay");
-                push(&mut found, Grade::Fatal, what, "chattr -i it in the image");
+                push(&mut found, Grade::Fatal, &what, "chattr -i it in the image");
             }
         }
     }
@@ -59,9 +59,9 @@ pub(in crate::apply) fn check(root: &Root, config: &Config) -> Result<Vec<Findin
     Ok(found)
 }
 
-fn push(found: &mut Vec<Finding>, grade: Grade, what: String, fix: &str) {
+fn push(found: &mut Vec<Finding>, grade: Grade, what: &str, fix: &str) {
     if !found.iter().any(|other| other.what.as_str() == what) {
-        found.push(Finding::new(grade, &what, fix));
+        found.push(Finding::new(grade, what, fix));
     }
 }
 
@@ -74,7 +74,7 @@ fn kinds(root: &Root, plan: &Plan, sshd: &Sshd, found: &mut Vec<Finding>) -> Res
     let fips = root.exists("etc/system-fips")?
         || root.read_lossy("proc/sys/crypto/fips_enabled")?.is_some_and(|text| text.trim() == "1");
     if fips && kinds.iter().all(|kind| *kind == KeyKind::Ed25519) {
-        let what = "FIPS mode is on and has no Ed25519: sshd would have no host key".to_owned();
+        let what = "FIPS mode is on and has no Ed25519: sshd would have no host key";
         push(
             found,
             Grade::Broken,
@@ -101,7 +101,7 @@ fn kinds(root: &Root, plan: &Plan, sshd: &Sshd, found: &mut Vec<Finding>) -> Res
             push(
                 found,
                 Grade::Broken,
-                what,
+                &what,
                 "name such a kind in ssh_host_keys of /etc/ramet/agent.toml, or in HostKey",
             );
         }
@@ -123,7 +123,7 @@ fn copies(root: &Root, sshd: &[Sshd], found: &mut Vec<Finding>) -> Result<(), Ap
                 && head[..head.len().min(64)].windows(11).any(|w| w == b"PRIVATE KEY")
             {
                 let what = format!("/{path} is a private key that no sshd offers: each child has a copy");
-                push(found, Grade::Note, what, "remove it from the image if it is nobody's");
+                push(found, Grade::Note, &what, "remove it from the image if it is nobody's");
             }
         }
     }
@@ -145,13 +145,13 @@ fn makers(root: &Root, config: &Config, sshd: &[Sshd], found: &mut Vec<Finding>)
         };
         if text.lines().any(runs) {
             let what = format!("/{path} makes the host keys that are missing: keys the host is not told of");
-            push(found, Grade::Broken, what, fix);
+            push(found, Grade::Broken, &what, fix);
         }
     }
     if root.exists(POSTINST)? {
         let what = "an upgrade of openssh-server makes the host keys that are missing: keys the host is not told of, \
                     and ramet verify will say so";
-        push(found, Grade::Note, what.to_owned(), fix);
+        push(found, Grade::Note, what, fix);
     }
     Ok(())
 }

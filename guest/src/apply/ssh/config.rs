@@ -78,7 +78,7 @@ impl Settings {
         root: &Root,
         path: &str,
         directory: &str,
-        options: Vec<(String, Vec<Vec<u8>>)>,
+        options: Vec<Words>,
     ) -> Result<Self, ApplyError> {
         let mut reader = Reader { root, directory, settings: Self::default(), files: 0 };
         for (keyword, arguments) in options {
@@ -247,8 +247,11 @@ impl Reader<'_> {
     }
 }
 
+/// A keyword and its arguments.
+type Words = (String, Vec<Vec<u8>>);
+
 /// A line's keyword, in lower case, and its arguments; `None` where it is empty or a comment.
-fn words(line: &[u8]) -> Result<Option<(String, Vec<Vec<u8>>)>, &'static str> {
+fn words(line: &[u8]) -> Result<Option<Words>, &'static str> {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
     let start = line.iter().position(|byte| !is_space(byte)).unwrap_or(line.len());
     let end = line.iter().rposition(|byte| !is_space(byte) && *byte != b'\x0c').map_or(start, |at| at + 1);

@@ -17,7 +17,7 @@ use ssh_key::{
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-pub(super) const SSH_KEYGEN: &str = "usr/bin/ssh-keygen";
+const SSH_KEYGEN: &[&str] = &["usr/bin/ssh-keygen", "usr/local/bin/ssh-keygen"];
 
 /// How long one ssh-keygen may take: RSA on a slow machine.
 pub(super) const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
@@ -30,6 +30,11 @@ const MAX_KEY: u64 = 64 << 10;
 pub(super) struct Kind {
     pub(super) kind: KeyKind,
     pub(super) bits: Option<usize>,
+}
+
+/// Whether there is an ssh-keygen(1).
+pub(super) fn has_keygen(root: &Root) -> Result<bool, FileError> {
+    SSH_KEYGEN.iter().try_fold(false, |found, path| Ok(found || root.exists(path)?))
 }
 
 /// What can be told of the key that is, or is to be, in a file.

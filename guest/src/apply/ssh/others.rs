@@ -34,8 +34,13 @@ const INITRD: &[&str] = &[
     "etc/tinyssh-initramfs",
     "etc/tinyssh/initramfs",
 ];
-/// The same of dracut-sshd and mkinitcpio.
+/// The same of dracut-sshd.
 const INITRD_FILES: &[&str] = &["root/.ssh/dracut_ssh_host_", "etc/ssh/dracut_ssh_host_"];
+
+/// Whether tinysshd(8) takes the file for a secret key.
+fn is_secret(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, end)| end == "sk")
+}
 
 /// Whether there is a dropbear(8), which reads `~/.ssh/authorized_keys` and nothing else.
 pub(in crate::apply) fn has_dropbear(root: &Root) -> Result<bool, FileError> {
@@ -157,7 +162,7 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
         let (secret, public) =
             (format!("{directory}/{TINYSSH_SECRET}"), format!("{directory}/{TINYSSH_PUBLIC}"));
         for name in root.names(directory)? {
-            if name.ends_with(".sk") && name != TINYSSH_SECRET {
+            if is_secret(&name) && name != TINYSSH_SECRET {
                 root.remove(&format!("{directory}/{name}"))?;
                 root.remove(&format!("{directory}/{}", name.trim_start_matches('.').replace(".sk", ".pk")))?;
             }
@@ -185,9 +190,16 @@ pub(super) fn public_keys(root: &Root) -> Result<Vec<SshPublicKey>, ApplyError> 
     Ok(found)
 }
 
+const INITRD_FIX: &str = "take SSH out of the initrd (update-initramfs, dracut), or make its keys and the initrd anew in each child";
+
 pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     let mut found = Vec::new();
     let (there, maker) = (has_dropbear(root)?, any(root, DROPBEARKEY)?);
+    if there && dropbear(root)?.is_empty() {
+        let what = "dropbear has no host key yet: it makes one in each child, which the host is not told of";
+        let fix = "make it in the image, dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key: children get others";
+        found.push(Finding::new(Grade::Note, what, fix));
+    }
     for path in dropbear(root)? {
         match dropbear_told(root, &path) {
             Told::Kind(Kind { kind: KeyKind::Ed25519, .. }) => {}
@@ -209,10 +221,15 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     }
     for directory in INITRD {
         for name in root.names(directory)? {
-            if name.contains("host_key") || name.ends_with(".sk") {
+            if name.contains("host_key") || is_secret(&name) {
                 found.push(in_initrd(&format!("{directory}/{name}")));
             }
         }
+    }
+    if let Some(path) = with_keys_of_etc(root)? {
+        let what =
+            format!("/{path} puts host keys into the initrd: every child starts with the same ones there");
+        found.push(Finding::new(Grade::Open, &what, INITRD_FIX));
     }
     for start in INITRD_FILES {
         let (directory, start) = start.rsplit_once('/').unwrap_or((".", start));
@@ -225,8 +242,21 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     Ok(found)
 }
 
+/// Servers that are put into an initrd with the keys that are in /etc when it is made.
+fn with_keys_of_etc(root: &Root) -> Result<Option<String>, FileError> {
+    let dracut = "usr/lib/dracut/modules.d";
+    if let Some(name) = root.names(dracut)?.into_iter().find(|name| name.ends_with("sshd")) {
+        return Ok(Some(format!("{dracut}/{name}")));
+    }
+    let hooks = root.read_lossy("etc/mkinitcpio.conf")?.unwrap_or_default();
+    let is_ssh = |line: &str| {
+        let mut words = line.split(|char: char| !char.is_ascii_alphanumeric());
+        line.trim_start().starts_with("HOOKS") && words.any(|word| matches!(word, "dropbear" | "tinyssh"))
+    };
+    Ok(hooks.lines().any(is_ssh).then(|| "etc/mkinitcpio.conf".to_owned()))
+}
+
 fn in_initrd(path: &str) -> Finding {
     let what = format!("/{path} is a host key for the initrd: every child starts with the same one there");
-    let fix = "take SSH out of the initrd (update-initramfs, dracut), or make its keys and the initrd anew in each child";
-    Finding::new(Grade::Open, &what, fix)
+    Finding::new(Grade::Open, &what, INITRD_FIX)
 }

@@ -291,6 +291,41 @@ fn keys_of_dropbear_and_tinyssh_are_the_childs_own() {
     assert!(!guest.root.exists("etc/dropbear/dropbear_rsa_host_key").unwrap());
 }
 
+#[test]
+fn keys_that_are_put_into_an_initrd_are_named() {
+    for (path, text) in [
+        ("usr/lib/dracut/modules.d/46sshd/module-setup.sh", ""),
+        ("etc/mkinitcpio.conf", "#HOOKS=(tinyssh)\nHOOKS=(base udev netconf dropbear encryptssh)\n"),
+        ("root/.ssh/dracut_ssh_host_ed25519_key", "k"),
+        ("etc/dropbear-initramfs/dropbear_ecdsa_host_key", "k"),
+        ("etc/tinyssh-initramfs/.ed25519.sk", "k"),
+    ] {
+        Guest::with(&[(path, text)]).finds(Grade::Open, path.split("/module").next().unwrap());
+    }
+    assert_eq!(Guest::with(&[("etc/mkinitcpio.conf", "#HOOKS=(tinyssh)\nHOOKS=(base)\n")]).findings(), []);
+    Guest::with(&[("usr/sbin/dropbear", "")]).finds(Grade::Note, "no host key yet");
+}
+
+/// What chattr(1) has made immutable is said beforehand.
+#[test]
+fn an_immutable_key_is_named() {
+    let guest = Guest::with(&[("etc/ssh/ssh_host_rsa_key", "old")]);
+    let file = guest.dir.path().join("etc/ssh/ssh_host_rsa_key");
+    let set =
+        |flag| Command::new("chattr").arg(flag).arg(&file).output().is_ok_and(|said| said.status.success());
+    if !set("+i") {
+        eprintln!("SKIPPED: no file can be made immutable here");
+        return;
+    }
+    let (found, forked) = (guest.findings(), guest.fork());
+    assert!(set("-i"));
+    assert!(
+        matches!(&found[..], [(Grade::Fatal, what)] if what.contains("rsa_key is immutable")),
+        "{found:?}"
+    );
+    assert!(forked.is_err());
+}
+
 /// Dropbear's own opinion of a key that was made here, and of what is read of its own.
 #[test]
 fn dropbear_reads_the_same() {
