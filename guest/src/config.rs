@@ -33,7 +33,8 @@ pub(crate) enum ConfigError {
 pub(crate) struct Config {
     /// Services, and sockets that listen on a network, that start before the gate, in the template.
     pub(crate) before_gate: Vec<UnitName>,
-    /// Which kinds of SSH host keys a child gets.
+    /// Which kinds of SSH host keys a child gets where `sshd_config(5)` has no `HostKey` line. Where it has some, these say
+    /// where keys are made, and of which kinds.
     pub(crate) ssh_host_keys: Vec<KeyKind>,
     /// What makes a child a member of a domain.
     pub(crate) domain: DomainClient,

@@ -8,14 +8,15 @@ use super::{
 };
 use crate::{netlink::Interface, root::Root, system::System};
 use ramet_proto::{
-    BootId, Evidence, InstanceId, SshPublicKey,
+    BootId, Evidence, InstanceId,
     message::{Failure, NicEvidence, RandomSample, Step, UniqueValue},
     text::Text,
 };
 
 /// What is the template's, read before anything is changed: none of it may be left.
 pub(super) struct Inherited {
-    ssh_host_keys: Vec<SshPublicKey>,
+    /// As bytes: what is about to go need not be right.
+    ssh_host_keys: Vec<Vec<u8>>,
     boot_id: Option<BootId>,
     unique: Vec<UniqueValue>,
 }
@@ -23,7 +24,7 @@ pub(super) struct Inherited {
 impl Inherited {
     pub(super) fn read(root: &Root) -> Result<Self, Failure> {
         Ok(Self {
-            ssh_host_keys: ssh::public_keys(root).map_err(|error| error.at(Step::SshHostKeys))?,
+            ssh_host_keys: ssh::inherited(root).map_err(|error| error.at(Step::SshHostKeys))?,
             boot_id: boot_id::read(root).map_err(|error| error.at(Step::BootId))?,
             unique: unique(root).map_err(|error| error.at(Step::Names))?,
         })
