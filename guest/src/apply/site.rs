@@ -96,7 +96,8 @@ fn size(values: &[UniqueValue]) -> Result<usize, ApplyError> {
 /// What others can write, others can have run as root.
 fn untrusted(root: &Root, path: &str) -> Result<Option<String>, ApplyError> {
     let is_trusted = root.is_private(path)?;
-    Ok((!is_trusted).then(|| format!("/{path} does not belong to root, is a link, or can be written by others")))
+    Ok((!is_trusted)
+        .then(|| format!("/{path} does not belong to root, is a link, or can be written by others")))
 }
 
 /// Why the applier at `path` is not run.
@@ -132,7 +133,8 @@ fn evidence(name: &str, said: &str) -> Result<Vec<UniqueValue>, String> {
 /// passed over, since it may be an applier that is meant to run.
 pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     if root.exists(DIRECTORY)? && !root.is_dir(DIRECTORY)? {
-        let what = format!("/{DIRECTORY} is not a directory: nothing in it would be run, or every child ends there");
+        let what =
+            format!("/{DIRECTORY} is not a directory: nothing in it would be run, or every child ends there");
         return Ok(vec![Finding::new(Grade::Fatal, &what, "make it a directory of root's, or remove it")]);
     }
     let names = root.names(DIRECTORY)?;
@@ -146,19 +148,34 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
         let fix = "remove it, or make it an applier: root's, executable, written by nobody else (chown root, chmod 755)";
         if let Some(what) = unfit(root, &path)? {
             found.push((what, fix));
-        } else if is_cut(&root.read(&path)?.unwrap_or_default()) {
-            found.push((format!("/{path} is no program: it begins with neither #! nor an ELF header"), fix));
+        } else if let Some(what) = not_a_program(root, &path)? {
+            found.push((what, fix));
         }
     }
     Ok(found
         .into_iter()
-        .map(|(what, fix)| Finding::new(Grade::Fatal, &format!("every child would end at its appliers: {what}"), fix))
+        .map(|(what, fix)| {
+            Finding::new(Grade::Fatal, &format!("every child would end at its appliers: {what}"), fix)
+        })
         .collect())
 }
 
-/// Whether the kernel would not run a file that begins so (execve(2), `ENOEXEC`).
-fn is_cut(bytes: &[u8]) -> bool {
-    !bytes.starts_with(b"#!") && !bytes.starts_with(b"\x7fELF")
+/// Why the kernel would not run what is at `path` (execve(2), `ENOEXEC` and `ENOENT`).
+fn not_a_program(root: &Root, path: &str) -> Result<Option<String>, ApplyError> {
+    let bytes = root.read(path)?.unwrap_or_default();
+    if bytes.starts_with(b"\x7fELF") {
+        return Ok(None);
+    }
+    let Some(line) = bytes.strip_prefix(b"#!") else {
+        return Ok(Some(format!("/{path} is no program: it begins with neither #! nor an ELF header")));
+    };
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let interpreter = String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned();
+    let below = interpreter.trim_start_matches('/');
+    if !below.is_empty() && root.exists(below)? {
+        return Ok(None);
+    }
+    Ok(Some(format!("/{path} is run by {interpreter:?}, which is not there")))
 }
 
 #[cfg(test)]
@@ -181,6 +198,8 @@ mod tests {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
         }
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        fs::write(dir.path().join("bin/sh"), "").unwrap();
         let root = Root::open(dir.path()).unwrap();
         (dir, root)
     }
@@ -198,11 +217,15 @@ mod tests {
             ("10-salt.dpkg-dist", SCRIPT, 0o644),
             ("20-open", SCRIPT, 0o757),
             ("30-empty", "", 0o755),
+            ("40-python", "#! /usr/bin/python3 -u\n", 0o755),
+            ("50-nobody", "#!", 0o755),
+            ("60-program", "\x7fELF", 0o755),
             ("README", "Appliers run here.\n", 0o644),
         ]);
         let found = found(&root);
-        assert_eq!(found.len(), 4, "{found:?}");
-        for (what, name) in found.iter().zip(["10-salt.dpkg-dist", "20-open", "30-empty", "README"]) {
+        let bad = ["10-salt.dpkg-dist", "20-open", "30-empty", "40-python", "50-nobody", "README"];
+        assert_eq!(found.len(), bad.len(), "{found:?}");
+        for (what, name) in found.iter().zip(bad) {
             assert!(what.contains(&format!("/{DIRECTORY}/{name} ")), "{what}");
         }
     }
@@ -233,14 +256,13 @@ mod tests {
 
     #[test]
     fn what_appliers_print_fits_into_a_message() {
-        let lines = |n: usize| (0..MAX_LINES).fold(String::new(), |all, k| format!("{all}k{k}={}\n", "v".repeat(n)));
+        let lines =
+            |n: usize| (0..MAX_LINES).fold(String::new(), |all, k| format!("{all}k{k}={}\n", "v".repeat(n)));
         let values = evidence("10-salt", &lines(512)).unwrap();
         assert!(size(&values).unwrap() < MAX_BYTES, "one that prints the most is heard");
         let text = format!("cat <<.\n{}.\n", lines(512));
-        let (_dir, root) = site(&[
-            ("10-a", &format!("{SCRIPT}{text}"), 0o755),
-            ("20-b", &format!("{SCRIPT}{text}"), 0o755),
-        ]);
+        let (_dir, root) =
+            site(&[("10-a", &format!("{SCRIPT}{text}"), 0o755), ("20-b", &format!("{SCRIPT}{text}"), 0o755)]);
         let identity = crate::apply::tests::identity();
         let error = apply(&identity, &root, &Config::default()).unwrap_err().to_string();
         assert!(error.contains("20-b and those before it printed evidence of"), "{error}");
