@@ -1,7 +1,7 @@
 //! What of an image's membership in a domain an identity cannot make right, told when a template is made.
 
 use super::{
-    ApplyError, NET, SSSD, WINBINDD,
+    ApplyError,
     conf::{self, Conf},
     installed, keytab, krb5,
     places::{Left, Places},
@@ -31,11 +31,16 @@ fn secrets(root: &Root, places: &Places) -> Result<Vec<Finding>, ApplyError> {
     let mut found = Vec::new();
     for path in places.present(root)? {
         if root.is_immutable(&path)? {
-            found.push(Finding::new(Grade::Fatal, &format!("/{path} is the template's and immutable"), CHATTR));
+            found.push(Finding::new(
+                Grade::Fatal,
+                &format!("/{path} is the template's and immutable"),
+                CHATTR,
+            ));
         }
     }
     for what in &places.unclear {
-        let fix = "name the file itself: a keytab, a secret or tickets that only this leads to stay in every child";
+        let fix =
+            "name the file itself: a keytab, a secret or tickets that only this leads to stay in every child";
         found.push(Finding::new(Grade::Open, &format!("cannot be followed: {what}"), fix));
     }
     for (path, left) in places.left(root)? {
@@ -43,23 +48,28 @@ fn secrets(root: &Root, places: &Places) -> Result<Vec<Finding>, ApplyError> {
             Left::Of(principal) => format!("/{path} has keys of {principal}, and every child gets them"),
             Left::Unread => format!("/{path} is no keytab that can be read, and every child gets it"),
         };
-        let fix = "remove it from the image; where it is needed, give each child its own by an applier of the site";
+        let fix =
+            "remove it from the image; where it is needed, give each child its own by an applier of the site";
         found.push(Finding::new(Grade::Open, &what, fix));
     }
     for directory in &places.samba.private {
         let path = format!("{directory}/{DIRECTORY}");
         if root.exists(&path)? {
-            let what = format!("/{path}: this image is a domain controller, and every child would be the same one");
+            let what =
+                format!("/{path}: this image is a domain controller, and every child would be the same one");
             found.push(Finding::new(Grade::Open, &what, "make templates of members only"));
         }
     }
     if root.exists(IPA)? {
-        let what = format!("/{IPA}: the image is enrolled with FreeIPA; a child loses the keytab and is enrolled no more");
+        let what = format!(
+            "/{IPA}: the image is enrolled with FreeIPA; a child loses the keytab and is enrolled no more"
+        );
         let fix = "run ipa-client-install --uninstall in the image, and enroll each child by an applier of the site";
         found.push(Finding::new(Grade::Broken, &what, fix));
     }
     if !root.names(CERTMONGER)?.is_empty() {
-        let what = format!("/{CERTMONGER}: certmonger's certificates and keys are the template's in every child");
+        let what =
+            format!("/{CERTMONGER}: certmonger's certificates and keys are the template's in every child");
         let fix = "stop tracking them in the image (getcert stop-tracking) and remove the keys";
         found.push(Finding::new(Grade::Open, &what, fix));
     }
@@ -71,7 +81,6 @@ fn member(root: &Root, client: DomainClient, places: &Places) -> Result<Vec<Find
     let broken = |what: &str, fix: &str| {
         Finding::new(Grade::Broken, &format!("no child can be a member of a domain: {what}"), fix)
     };
-    let has_samba = root.exists(NET)? && root.exists(WINBINDD)?;
     let client = match installed(root, client) {
         Ok(client) => client,
         // An image that is not meant for members says nothing of it.
@@ -92,22 +101,31 @@ fn member(root: &Root, client: DomainClient, places: &Places) -> Result<Vec<Find
         }
     }
     for path in std::iter::once(keytab::PATH).chain(places.dedicated.iter().map(String::as_str)) {
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
         if root.is_dir(path)? {
             found.push(broken(&format!("/{path} is a directory"), "remove it"));
+        } else if !root.exists(directory)? {
+            found.push(broken(&format!("there is no /{directory} for its keytab"), "make it, owned by root"));
         }
     }
     let smb = Conf::samba(root);
     let is_ads = smb.last("security").is_some_and(|value| value.eq_ignore_ascii_case(b"ads"));
-    if client == super::Client::Samba && has_samba && is_ads {
+    if client == super::Client::Samba && is_ads {
         if smb.last("realm").is_none_or(<[u8]>::is_empty) {
-            found.push(broken(&format!("/{} has security = ads and no realm", conf::SMB), "set the domain's realm"));
+            found.push(broken(
+                &format!("/{} has security = ads and no realm", conf::SMB),
+                "set the domain's realm",
+            ));
         }
         if smb.last("netbiosname").is_some_and(|value| !value.is_empty()) {
             let what = format!("/{} has a netbios name, and a child's is its own", conf::SMB);
             found.push(broken(&what, "remove the setting: Samba takes the host's name"));
         }
         if places.other_smb_conf {
-            let what = format!("/{} leads to another file by config file, and what is set for a child is in the first", conf::SMB);
+            let what = format!(
+                "/{} leads to another file by config file, and what is set for a child is in the first",
+                conf::SMB
+            );
             found.push(broken(&what, "use include, or put the settings into the first file"));
         }
     }

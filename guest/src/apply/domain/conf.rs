@@ -72,11 +72,12 @@ impl Conf {
 
     fn read(&mut self, root: &Root, path: &str) -> Vec<u8> {
         self.files += 1;
-        root.read(path).unwrap_or_else(|error| {
-            self.unclear.push(chain(&error));
-            None
-        })
-        .unwrap_or_default()
+        root.read(path)
+            .unwrap_or_else(|error| {
+                self.unclear.push(chain(&error));
+                None
+            })
+            .unwrap_or_default()
     }
 
     fn names(&mut self, root: &Root, path: &str) -> Vec<String> {
@@ -174,7 +175,8 @@ fn directive(line: &[u8]) -> Option<(&'static str, &[u8])> {
     ["includedir", "include", "module"].into_iter().find_map(|word| {
         let rest = line.strip_prefix(word.as_bytes())?;
         let value = rest.trim_ascii();
-        (rest.first()?.is_ascii_whitespace() && !value.is_empty() && !value.starts_with(b"=")).then_some((word, value))
+        (rest.first()?.is_ascii_whitespace() && !value.is_empty() && !value.starts_with(b"="))
+            .then_some((word, value))
     })
 }
 

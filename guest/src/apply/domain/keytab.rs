@@ -53,7 +53,9 @@ pub(super) fn read(root: &Root) -> Result<Option<DomainEvidence>, ApplyError> {
 /// The account that a keytab is of: the first principal that is an account's own, or the first there is.
 fn account(bytes: &[u8]) -> Result<Option<DomainEvidence>, &'static str> {
     let entries = entries(bytes)?;
-    let Some(first) = entries.iter().find(|one| one.is_account()).or(entries.first()) else { return Ok(None) };
+    let Some(first) = entries.iter().find(|one| one.is_account()).or(entries.first()) else {
+        return Ok(None);
+    };
     let versions = entries.iter().filter(|one| one.principal == first.principal).map(|one| one.kvno);
     let kvno = versions.max().unwrap_or(first.kvno);
     Ok(Some(DomainEvidence { principal: Text::new(&first.principal), kvno }))

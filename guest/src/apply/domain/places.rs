@@ -23,8 +23,12 @@ const MAX_LINKS: usize = 40;
 
 /// Where tickets are, and how the names of their files begin: those of programs that run as root (krb5.conf(5),
 /// `default_ccache_name`), of rpc.gssd(8) and of gssproxy(8).
-const TICKETS: &[(&str, &str)] =
-    &[("tmp", "krb5cc"), ("run/user/0", "krb5cc"), ("run/user/0/krb5cc", ""), ("var/lib/gssproxy/clients", "krb5cc")];
+const TICKETS: &[(&str, &str)] = &[
+    ("tmp", "krb5cc"),
+    ("run/user/0", "krb5cc"),
+    ("run/user/0/krb5cc", ""),
+    ("var/lib/gssproxy/clients", "krb5cc"),
+];
 
 /// The places of one root.
 #[derive(Debug, Default)]
@@ -104,10 +108,12 @@ impl Places {
     }
 
     fn samba(&mut self, conf: Conf) {
+        let is_read =
+            conf.last("kerberosmethod").is_some_and(|value| value.eq_ignore_ascii_case(b"dedicated keytab"));
         for value in conf.all("dedicatedkeytabfile").filter(|value| !value.is_empty()) {
             match file(value, &["FILE", "WRFILE"]) {
                 File::At(path) => {
-                    self.dedicated.insert(path.clone());
+                    self.dedicated.extend(is_read.then(|| path.clone()));
                     self.keytabs.insert(path);
                 }
                 File::No => {}
@@ -164,11 +170,14 @@ impl Places {
     pub(super) fn present(&self, root: &Root) -> Result<Vec<String>, ApplyError> {
         let mut present = self.copies(root)?;
         present.extend(self.keytabs.iter().cloned());
+        present.extend(self.samba.with_account(root)?);
         present.extend(self.samba.files());
         present.extend(self.tickets.iter().cloned());
         for (directory, start) in TICKETS.iter().chain(sssd::CACHES) {
             let names = root.names(directory)?;
-            present.extend(names.iter().filter(|name| name.starts_with(start)).map(|name| format!("{directory}/{name}")));
+            present.extend(
+                names.iter().filter(|name| name.starts_with(start)).map(|name| format!("{directory}/{name}")),
+            );
         }
         let mut found = Vec::new();
         for path in present {
@@ -211,7 +220,9 @@ impl Places {
                 continue;
             };
             match keytab::entries(&bytes) {
-                Ok(entries) => left.extend(entries.first().map(|one| (path.clone(), Left::Of(one.principal.clone())))),
+                Ok(entries) => {
+                    left.extend(entries.first().map(|one| (path.clone(), Left::Of(one.principal.clone()))))
+                }
                 Err(_) if claims && !bytes.is_empty() => left.push((path.clone(), Left::Unread)),
                 Err(_) => {}
             }
@@ -295,7 +306,7 @@ fn names_of_keytabs(
 }
 
 /// What is at `path`, and what links there lead to, one after the other; directories are none of it.
-fn chain_of(root: &Root, path: &str) -> Result<Vec<String>, ApplyError> {
+pub(super) fn chain_of(root: &Root, path: &str) -> Result<Vec<String>, ApplyError> {
     let mut chain = Vec::new();
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -332,3 +343,6 @@ pub(super) fn remove_in(root: &Root, directory: &str, start: &str) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,13 +87,20 @@ impl Directories {
         directories.flat_map(|directory| OLD.iter().map(move |file| format!("{directory}/{file}")))
     }
 
+    /// The files that hold a computer account's password.
+    pub(super) fn with_account(&self, root: &Root) -> Result<Vec<String>, ApplyError> {
+        let found: Result<Vec<_>, _> =
+            self.private.iter().map(|directory| with_account(root, directory)).collect();
+        Ok(found?.concat())
+    }
+
     /// Removes the template's computer account, and what Samba has learned as it.
     pub(super) fn forget(&self, root: &Root) -> Result<(), ApplyError> {
-        for directory in &self.private {
-            forget_account(root, directory)?;
+        for path in self.with_account(root)? {
+            places::remove_all(root, &path)?;
         }
         for path in self.files() {
-            root.remove(&path)?;
+            places::remove_all(root, &path)?;
         }
         self.caches
             .iter()
@@ -101,21 +108,23 @@ impl Directories {
     }
 }
 
-/// Removes the template's computer account.
-fn forget_account(root: &Root, directory: &str) -> Result<(), ApplyError> {
+/// The files in `directory` that hold a computer account's password.
+fn with_account(root: &Root, directory: &str) -> Result<Vec<String>, ApplyError> {
+    let mut found = Vec::new();
     for name in root.names(directory)?.iter().filter(|name| name.starts_with(SECRETS)) {
         let path = format!("{directory}/{name}");
-        if root.is_dir(&path)? {
+        // What is no file is none of Samba's, and a link may lead nowhere.
+        if places::chain_of(root, &path)?.is_empty() {
             continue;
         }
         let bytes = root.read(&path)?.map(Zeroizing::new).unwrap_or_default();
         // The file has the machine's SID as well. Keys stand in it as they are, deleted ones included.
         let has = |key: &&[u8]| bytes.windows(key.len()).any(|window| window == *key);
         if ACCOUNT_KEYS.iter().any(has) {
-            places::remove_all(root, &path)?;
+            found.push(path);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 pub(super) fn apply<S: System>(domain: &DomainIdentity, root: &Root, system: &S) -> Result<(), ApplyError> {
