@@ -48,15 +48,12 @@ fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
     for line in bytes.split(|byte| *byte == b'\n') {
         let line = line.trim_ascii_end();
         let mut whole = open.take().unwrap_or_default();
-        match line.strip_suffix(b"\\") {
-            Some(start) => {
-                whole.extend_from_slice(start);
-                open = Some(whole);
-            }
-            None => {
-                whole.extend_from_slice(line);
-                lines.push(whole);
-            }
+        if let Some(start) = line.strip_suffix(b"\\") {
+            whole.extend_from_slice(start);
+            open = Some(whole);
+        } else {
+            whole.extend_from_slice(line);
+            lines.push(whole);
         }
     }
     lines.extend(open);

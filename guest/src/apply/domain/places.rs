@@ -221,7 +221,7 @@ impl Places {
             };
             match keytab::entries(&bytes) {
                 Ok(entries) => {
-                    left.extend(entries.first().map(|one| (path.clone(), Left::Of(one.principal.clone()))))
+                    left.extend(entries.first().map(|one| (path.clone(), Left::Of(one.principal.clone()))));
                 }
                 Err(_) if claims && !bytes.is_empty() => left.push((path.clone(), Left::Unread)),
                 Err(_) => {}
@@ -253,7 +253,7 @@ fn read(root: &Root, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ApplyErro
     }
 }
 
-/// What a value with a type before it names (MIT krb5, "keytab definition", "ccache_definition").
+/// What a value with a type before it names (MIT krb5, "keytab definition" and that of caches).
 enum File {
     At(String),
     /// No file: memory, the kernel's keyrings, a daemon.

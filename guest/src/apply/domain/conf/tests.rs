@@ -88,6 +88,7 @@ fn sssd_settings_are_found_in_its_snippets() {
 }
 
 type Spoil = fn(&TempDir, &str);
+type Read = fn(&Root) -> Conf;
 
 /// Missing, empty, a directory, a dangling link, a link out of the root, large, binary: read, or named.
 #[test]
@@ -106,7 +107,7 @@ fn a_file_that_is_not_as_expected_is_read_or_named() {
             fs::write(dir.path().join(path), bytes).unwrap();
         }),
     ];
-    let files: [(&str, fn(&Root) -> Conf); 4] = [
+    let files: [(&str, Read); 4] = [
         ("etc/krb5.conf", Conf::kerberos),
         ("etc/samba/smb.conf", Conf::samba),
         ("etc/sssd/sssd.conf", Conf::sssd),

@@ -40,7 +40,8 @@ fn check(root: &Root) -> Vec<Finding> {
 }
 
 fn words(found: &[Finding]) -> String {
-    found.iter().map(|one| format!("{}: {}\n", one.grade, one.what)).collect()
+    let lines: Vec<_> = found.iter().map(|one| format!("{}: {}", one.grade, one.what)).collect();
+    lines.join("\n")
 }
 
 const REALM: &str = "AD.EXAMPLE.ORG";
@@ -277,9 +278,9 @@ fn an_image_in_which_no_child_could_be_a_member_says_so() {
             words(&found)
         );
     }
-    let (_dir, root) = template();
+    let (dir, root) = template();
     assert_eq!(words(&check(&root)), "", "nobody means it to be one");
-    add(&_dir, "etc/ramet/agent.toml", b"domain = \"samba\"\n");
+    add(&dir, "etc/ramet/agent.toml", b"domain = \"samba\"\n");
     let found = domain::check(&root, &Config::load(&root).unwrap()).unwrap();
     assert!(words(&found).contains("agent.toml names, is not"), "{}", words(&found));
     let (dir, root) = guest(&[]);
@@ -312,7 +313,7 @@ fn a_secret_that_is_not_as_expected_goes_all_the_same() {
         ("large and binary", |dir, path| add(dir, path, &vec![0xff; 10 << 20])),
         ("of no mode", |dir, path| {
             add(dir, path, b"x");
-            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(0o0)).unwrap();
         }),
     ];
     for path in
