@@ -18,6 +18,9 @@ pub(crate) const PATH: &str = "etc/ramet/agent.toml";
 const BEFORE_GATE: &[&str] =
     &["dbus.service", "systemd-logind.service", "console-setup.service", crate::gate::links::UNIT];
 
+/// The longest timeout, in seconds: what takes a day is not waited for.
+const MAX_TIMEOUT: u64 = 24 * 60 * 60;
+
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -77,13 +80,22 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
-        if config.identify_timeout_seconds == 0 {
-            return Err(ConfigError::Form("identify_timeout_seconds is 0: no child could ever open".into()));
-        }
-        if config.site_applier_timeout_seconds == 0 {
-            return Err(ConfigError::Form(
-                "site_applier_timeout_seconds is 0: no applier could ever end".into(),
-            ));
+        for (name, seconds, never) in [
+            ("identify_timeout_seconds", config.identify_timeout_seconds, "no child could ever open"),
+            (
+                "site_applier_timeout_seconds",
+                config.site_applier_timeout_seconds,
+                "no applier could ever end",
+            ),
+        ] {
+            if seconds == 0 {
+                return Err(ConfigError::Form(format!("{name} is 0: {never}")));
+            }
+            if seconds > MAX_TIMEOUT {
+                return Err(ConfigError::Form(format!(
+                    "{name} is {seconds}, and {MAX_TIMEOUT}, a day, is the most"
+                )));
+            }
         }
         if (1..config.ssh_host_keys.len())
             .any(|n| config.ssh_host_keys[..n].contains(&config.ssh_host_keys[n]))
@@ -160,12 +172,18 @@ mod tests {
             Config::parse("ssh_host_keys = [\"rsa\", \"ed25519\"]\nidentify_timeout_seconds = 5\n").unwrap();
         assert_eq!(config.ssh_host_keys, [KeyKind::Rsa, KeyKind::Ed25519]);
         assert_eq!(config.identify_timeout(), Duration::from_secs(5));
+        let day = Config::parse("site_applier_timeout_seconds = 86400").unwrap().site_applier_timeout();
+        assert_eq!(day, Duration::from_secs(86400));
         assert_eq!(Config::parse("domain = \"sssd\"").unwrap().domain, DomainClient::Sssd);
         for bad in [
             "ssh_host_key = []",
             "ssh_host_keys = [\"dsa\"]",
             "identify_timeout_seconds = 0",
             "site_applier_timeout_seconds = 0",
+            "site_applier_timeout_seconds = 86401",
+            "site_applier_timeout_seconds = 9223372036854775807",
+            "identify_timeout_seconds = 86401",
+            "identify_timeout_seconds = -1",
             "x",
             "before_gate = [\"dbus\"]",
             "before_gate = [\"../dbus.service\"]",

@@ -8,6 +8,11 @@ use nix::{
     },
     unistd::Pid,
 };
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    pipe::fcntl_getpipe_size,
+    process::{PidfdFlags, pidfd_open},
+};
 use std::{
     ffi::OsString,
     fmt,
@@ -19,10 +24,7 @@ use std::{
 };
 
 /// The most output kept.
-const MAX_OUTPUT: u64 = 1 << 20;
-
-/// Between two looks at what cannot be waited for.
-const TICK: Duration = Duration::from_millis(20);
+const MAX_OUTPUT: usize = 1 << 20;
 
 /// A program to be run, and how long it may take.
 pub(crate) struct Run<'a> {
@@ -85,7 +87,9 @@ pub(crate) fn filter(command: &mut Command, input: &[u8], limit: Duration) -> io
 
 fn finish(command: &mut Command, mut output: PipeReader, limit: Duration) -> io::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now().checked_add(limit).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{program}: {limit:?} is no limit"))
+    })?;
     let mut child = command.process_group(0).spawn()?;
     // The command keeps its ends of the pipe open; without this the end never comes.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -108,47 +112,62 @@ fn finish(command: &mut Command, mut output: PipeReader, limit: Duration) -> io:
     }
 }
 
-/// Reads what `child` prints into `text` until it has ended; says how, unless the deadline comes first. Something that it
-/// leaves running in the background may go on printing.
+/// Reads what `child` prints into `text` until it has ended; says how, unless the deadline comes first. Its end is seen by
+/// itself (`pidfd_open(2)`), not by that of its output: something that it leaves running in the background may go on
+/// printing, or hold the pipe without a word.
 fn wait(
     child: &mut Child,
     output: &mut PipeReader,
     text: &mut Vec<u8>,
     deadline: Instant,
 ) -> io::Result<Option<ExitStatus>> {
+    let process = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty())?;
+    fcntl_setfl(&*output, fcntl_getfl(&*output)? | OFlags::NONBLOCK)?;
     let mut open = true;
-    let mut ended = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
-        let pause = if ended.is_some() { Duration::ZERO } else { left.min(TICK) };
-        let printed = if open {
-            let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX)) {
-                Ok(count) => count > 0,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-        } else {
-            std::thread::sleep(pause.min(Duration::from_millis(1)));
-            false
-        };
-        if printed {
-            let mut chunk = [0; 4096];
-            match output.read(&mut chunk)? {
-                0 => open = false,
-                count if (text.len() as u64) < MAX_OUTPUT => text.extend_from_slice(&chunk[..count]),
-                _ => {}
-            }
-        } else if ended.is_some() {
-            return Ok(ended);
+        let mut fds = [Some(process.as_fd()), open.then_some(output.as_fd())]
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect::<Vec<_>>();
+        // A time that is longer than poll(2) knows is asked for again.
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
-        if ended.is_none() {
-            ended = child.try_wait()?;
+        let ended = fds[0].any().unwrap_or(false);
+        if open {
+            open = read(output, text)?;
+        }
+        if ended {
+            return child.try_wait();
         }
     }
+}
+
+/// Reads what is in the pipe now, and no more than fits into one: what a program has printed before its end is there then.
+/// Says whether there may be more to come.
+fn read(output: &mut PipeReader, text: &mut Vec<u8>) -> io::Result<bool> {
+    let mut chunk = [0; 4096];
+    let mut room = fcntl_getpipe_size(&*output)?;
+    while room > 0 {
+        match output.read(&mut chunk) {
+            Ok(0) => return Ok(false),
+            Ok(count) => {
+                let kept = count.min(MAX_OUTPUT.saturating_sub(text.len()));
+                text.extend_from_slice(&chunk[..kept]);
+                room = room.saturating_sub(count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -170,6 +189,29 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let error = output(&mut Command::new("/no/such/program"), long).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = sh("true", Duration::MAX).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "no clock goes that far");
+    }
+
+    #[test]
+    fn what_goes_on_printing_in_the_background_does_not_hold_up_what_has_ended() {
+        let sh = |script: &str| output(Command::new("sh").args(["-c", script]), Duration::from_secs(20));
+        let begun = Instant::now();
+        // It ends by itself, as nobody reads any more.
+        let said = sh("echo first; while echo more; do :; done 2>&- & sleep 0.1").unwrap();
+        assert!(said.starts_with("first\n"), "{}", &said[..20]);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(said.len() <= MAX_OUTPUT);
+    }
+
+    #[test]
+    fn all_that_a_program_prints_is_read_and_what_ends_after_its_output_is_waited_for() {
+        let sh = |script: &str| output(Command::new("sh").args(["-c", script]), Duration::from_secs(20));
+        // More than a pipe holds, and at once.
+        let said = sh("head -c 300000 /dev/zero | tr '\\0' x; echo; echo end").unwrap();
+        assert_eq!((said.len(), said.ends_with("\nend\n")), (300_005, true));
+        let error = sh("exec >&- 2>&-; sleep 0.1; exit 3").unwrap_err().to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
     }
 
     #[test]

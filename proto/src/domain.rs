@@ -58,7 +58,7 @@ pub struct DomainIdentity {
     pub join: Secret,
 }
 
-/// What a guest reads back of its keytab: the first entry's principal and its version.
+/// What a guest reads back of its keytab: the account's principal and the highest version of its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainEvidence {
     /// `NAME$@REALM`.

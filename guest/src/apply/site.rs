@@ -8,7 +8,7 @@ use ramet_proto::{
     Hostname, InstanceId, MachineId, Sid,
     domain::DomainAccount,
     login::UserKeys,
-    message::{Finding, Identity, NicIdentity, UniqueValue},
+    message::{Finding, Grade, Identity, NicIdentity, UniqueValue},
     text::Text,
 };
 use serde::Serialize;
@@ -18,6 +18,9 @@ const DIRECTORY: &str = "etc/ramet/appliers.d";
 
 /// The most lines of evidence of one applier.
 const MAX_LINES: usize = 32;
+
+/// The most bytes of evidence of all appliers: with the rest it has to fit into one message (`frame::MAX_BODY`, 64 KiB).
+const MAX_BYTES: usize = 24 << 10;
 
 /// What an applier is told.
 #[derive(Serialize)]
@@ -59,12 +62,13 @@ pub(super) fn apply(
     };
     let input = serde_json::to_vec(&public)
         .map_err(|error| ApplyError::System("form what appliers are told", error.into()))?;
-    trusted(root, DIRECTORY)?;
+    if let Some(what) = untrusted(root, DIRECTORY)? {
+        return Err(ApplyError::Mismatch(what));
+    }
     for name in names {
         let path = format!("{DIRECTORY}/{name}");
-        trusted(root, &path)?;
-        if !root.is_regular(&path)? || !root.is_executable(&path)? {
-            return Err(ApplyError::Mismatch(format!("/{path} is not an executable file")));
+        if let Some(what) = unfit(root, &path)? {
+            return Err(ApplyError::Mismatch(what));
         }
         let mut command = Command::new(root.outside(&path));
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
@@ -72,18 +76,37 @@ pub(super) fn apply(
         let said = process::filter(&mut command, &input, config.site_applier_timeout())
             .map_err(|error| ApplyError::System("run an applier of the site", error))?;
         values.extend(evidence(&name, &said).map_err(|why| ApplyError::Mismatch(format!("/{path} {why}")))?);
+        let bytes = size(&values)?;
+        if bytes > MAX_BYTES {
+            return Err(ApplyError::Mismatch(format!(
+                "/{path} and those before it printed evidence of {bytes} bytes, and {MAX_BYTES} is the most of all: print a \
+                 digest instead"
+            )));
+        }
     }
     Ok(values)
 }
 
+/// How long `values` are in a message.
+fn size(values: &[UniqueValue]) -> Result<usize, ApplyError> {
+    let bytes = serde_json::to_vec(values);
+    Ok(bytes.map_err(|error| ApplyError::System("form the evidence of appliers", error.into()))?.len())
+}
+
 /// What others can write, others can have run as root.
-fn trusted(root: &Root, path: &str) -> Result<(), ApplyError> {
-    if root.is_private(path)? {
-        return Ok(());
+fn untrusted(root: &Root, path: &str) -> Result<Option<String>, ApplyError> {
+    let is_trusted = root.is_private(path)?;
+    Ok((!is_trusted)
+        .then(|| format!("/{path} does not belong to root, is a link, or can be written by others")))
+}
+
+/// Why the applier at `path` is not run.
+fn unfit(root: &Root, path: &str) -> Result<Option<String>, ApplyError> {
+    let what = untrusted(root, path)?;
+    if what.is_some() || root.is_regular(path)? && root.is_executable(path)? {
+        return Ok(what);
     }
-    Err(ApplyError::Mismatch(format!(
-        "/{path} does not belong to root, is a link, or can be written by others"
-    )))
+    Ok(Some(format!("/{path} is not an executable file")))
 }
 
 /// The evidence that the applier `name` has printed.
@@ -106,14 +129,144 @@ fn evidence(name: &str, said: &str) -> Result<Vec<UniqueValue>, String> {
     Ok(values)
 }
 
-/// What an identity would meet.
-pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
-    Ok(Vec::new())
+/// What an identity would meet: a README, a file that a package's upgrade has put aside, one that lost its mode. None is
+/// passed over, since it may be an applier that is meant to run.
+pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    if root.exists(DIRECTORY)? && !root.is_dir(DIRECTORY)? {
+        let what =
+            format!("/{DIRECTORY} is not a directory: nothing in it would be run, or every child ends there");
+        return Ok(vec![Finding::new(Grade::Fatal, &what, "make it a directory of root's, or remove it")]);
+    }
+    let names = root.names(DIRECTORY)?;
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of_directory = untrusted(root, DIRECTORY)?.map(|what| (what, "chown root and chmod go-w it"));
+    let mut found: Vec<_> = of_directory.into_iter().collect();
+    for name in &names {
+        let path = format!("{DIRECTORY}/{name}");
+        let fix = "remove it, or make it an applier: root's, executable, written by nobody else (chown root, chmod 755)";
+        if let Some(what) = unfit(root, &path)? {
+            found.push((what, fix));
+        } else if let Some(what) = not_a_program(root, &path)? {
+            found.push((what, fix));
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(|(what, fix)| {
+            Finding::new(Grade::Fatal, &format!("every child would end at its appliers: {what}"), fix)
+        })
+        .collect())
+}
+
+/// Why the kernel would not run what is at `path` (execve(2), `ENOEXEC` and `ENOENT`).
+fn not_a_program(root: &Root, path: &str) -> Result<Option<String>, ApplyError> {
+    let bytes = root.read(path)?.unwrap_or_default();
+    if bytes.starts_with(b"\x7fELF") {
+        return Ok(None);
+    }
+    let Some(line) = bytes.strip_prefix(b"#!") else {
+        return Ok(Some(format!("/{path} is no program: it begins with neither #! nor an ELF header")));
+    };
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let interpreter = String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned();
+    let below = interpreter.trim_start_matches('/');
+    if !below.is_empty() && root.exists(below)? {
+        return Ok(None);
+    }
+    Ok(Some(format!("/{path} is run by {interpreter:?}, which is not there")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::evidence;
+    use super::*;
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, chown, symlink},
+    };
+    use tempfile::TempDir;
+
+    const SCRIPT: &str = "#!/bin/sh\n";
+
+    fn site(files: &[(&str, &str, u32)]) -> (TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let appliers = dir.path().join(DIRECTORY);
+        fs::create_dir_all(&appliers).unwrap();
+        for (name, text, mode) in files {
+            let path = appliers.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+        }
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        fs::write(dir.path().join("bin/sh"), "").unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    fn found(root: &Root) -> Vec<String> {
+        let found = check(root).unwrap();
+        assert!(found.iter().all(|one| one.grade == Grade::Fatal), "{found:?}");
+        found.into_iter().map(|one| one.what.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_no_applier_is_told_when_the_template_is_made() {
+        let (_dir, root) = site(&[
+            ("10-salt", SCRIPT, 0o755),
+            ("10-salt.dpkg-dist", SCRIPT, 0o644),
+            ("20-open", SCRIPT, 0o757),
+            ("30-empty", "", 0o755),
+            ("40-python", "#! /usr/bin/python3 -u\n", 0o755),
+            ("50-nobody", "#!", 0o755),
+            ("60-program", "\x7fELF", 0o755),
+            ("README", "Appliers run here.\n", 0o644),
+        ]);
+        let found = found(&root);
+        let bad = ["10-salt.dpkg-dist", "20-open", "30-empty", "40-python", "50-nobody", "README"];
+        assert_eq!(found.len(), bad.len(), "{found:?}");
+        for (what, name) in found.iter().zip(bad) {
+            assert!(what.contains(&format!("/{DIRECTORY}/{name} ")), "{what}");
+        }
+    }
+
+    /// A directory, a link, somebody else's, and what is missing.
+    #[test]
+    fn an_applier_that_is_not_as_expected_is_named_or_is_none() {
+        let (dir, root) = site(&[]);
+        assert_eq!(found(&root), [""; 0]);
+        let appliers = dir.path().join(DIRECTORY);
+        fs::create_dir(appliers.join("a")).unwrap();
+        symlink("/bin/true", appliers.join("b")).unwrap();
+        symlink("/nowhere", appliers.join("c")).unwrap();
+        assert_eq!(found(&root).len(), 3);
+        if nix::unistd::Uid::effective().is_root() {
+            let (dir, root) = site(&[("10-salt", SCRIPT, 0o755)]);
+            chown(dir.path().join(DIRECTORY).join("10-salt"), Some(1000), None).unwrap();
+            assert!(found(&root)[0].contains("does not belong to root"));
+        }
+        let (dir, root) = site(&[("10-salt", SCRIPT, 0o755)]);
+        fs::set_permissions(dir.path().join(DIRECTORY), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(found(&root)[0].contains("/etc/ramet/appliers.d does not"));
+        fs::remove_dir_all(dir.path().join(DIRECTORY)).unwrap();
+        assert_eq!(found(&root), [""; 0]);
+        fs::write(dir.path().join(DIRECTORY), "").unwrap();
+        assert!(found(&root)[0].contains("is not a directory"));
+    }
+
+    #[test]
+    fn what_appliers_print_fits_into_a_message() {
+        let lines =
+            |n: usize| (0..MAX_LINES).fold(String::new(), |all, k| format!("{all}k{k}={}\n", "v".repeat(n)));
+        let values = evidence("10-salt", &lines(512)).unwrap();
+        assert!(size(&values).unwrap() < MAX_BYTES, "one that prints the most is heard");
+        let text = format!("cat <<.\n{}.\n", lines(512));
+        let (_dir, root) =
+            site(&[("10-a", &format!("{SCRIPT}{text}"), 0o755), ("20-b", &format!("{SCRIPT}{text}"), 0o755)]);
+        let identity = crate::apply::tests::identity();
+        let error = apply(&identity, &root, &Config::default()).unwrap_err().to_string();
+        assert!(error.contains("20-b and those before it printed evidence of"), "{error}");
+    }
 
     #[test]
     fn lines_of_evidence() {

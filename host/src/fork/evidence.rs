@@ -144,7 +144,13 @@ pub fn check(evidence: &Evidence, told: &Told<'_>) -> Result<(), EvidenceError> 
     // Without a domain a key that opens one may not be there either.
     let shown = evidence.domain.as_ref().map(|domain| (domain.principal.to_string(), domain.kvno));
     let account = identity.domain.as_ref().map(|account| (account.principal(), account.kvno));
-    if shown != account {
+    // One that has its account for good changes the password, and each change makes the version higher by one.
+    let lasting = identity.domain.as_ref().is_some_and(|account| account.persistent);
+    let fits = match (&shown, &account) {
+        (Some(shown), Some(told)) if lasting => shown.0 == told.0 && shown.1 >= told.1,
+        (Some(_) | None, _) => shown == account,
+    };
+    if !fits {
         let words = |account: Option<(String, u32)>| match account {
             Some((principal, kvno)) => format!("{principal} with key version {kvno}"),
             None => "none".to_owned(),
@@ -221,7 +227,7 @@ pub(crate) mod tests {
     use crate::child::record::tests::record;
     use ramet_proto::{
         MachineId,
-        domain::DomainEvidence,
+        domain::{DomainAccount, DomainEvidence},
         identity::uuid_v4,
         message::{NicEvidence, RandomSample, UniqueValue},
         text::Text,
@@ -325,6 +331,40 @@ pub(crate) mod tests {
         assert_eq!(error, EvidenceError::NotApplied(vec![Step::Network, Step::MachineSid]));
         assert!(missing(&identity, &[], 2).is_err(), "says nothing");
         missing(&identity, &[], 1).unwrap();
+    }
+
+    #[test]
+    fn a_machine_that_keeps_its_account_may_have_changed_its_password() {
+        for (persistent, told, shown, right) in [
+            (false, 3, 3, true),
+            (false, 3, 4, false),
+            (false, 3, 2, false),
+            (true, 3, 3, true),
+            (true, 3, 4, true),
+            (true, 3, 300, true),
+            // The password of an older account of the name, or of a directory that was restored.
+            (true, 3, 2, false),
+        ] {
+            let mut record = record("vdi-1");
+            record.identity.domain = Some(DomainAccount {
+                realm: "AD.EXAMPLE.ORG".parse().unwrap(),
+                workgroup: "EXAMPLE".parse().unwrap(),
+                name: "VDI-1".parse().unwrap(),
+                sid: "S-1-5-21-1-2-3-1104".parse().unwrap(),
+                kvno: told,
+                dc: "dc1.ad.example.org".parse().unwrap(),
+                persistent,
+            });
+            let identity = &record.identity;
+            let told = Told { identity, cid: 7, exchange_ns: (NOW, NOW) };
+            let evidence = Evidence { domain: Some(account(shown)), ..evidence(identity, 1) };
+            assert_eq!(check(&evidence, &told).is_ok(), right, "{persistent} {shown}");
+            // Another account's keys are never right, whatever their version.
+            let other = DomainEvidence { principal: Text::new("VDI-2$@AD.EXAMPLE.ORG"), kvno: 300 };
+            for domain in [Some(other), None] {
+                check(&Evidence { domain, ..evidence.clone() }, &told).unwrap_err();
+            }
+        }
     }
 
     #[test]

@@ -5,24 +5,30 @@
 use super::{
     ApplyError,
     block::{self, Counts},
+    keytab,
 };
 use crate::root::Root;
 use ramet_proto::domain::DomainAccount;
 
-const CONF: &str = "etc/krb5.conf";
+pub(super) const CONF: &str = "etc/krb5.conf";
 
 pub(super) fn apply(account: &DomainAccount, root: &Root) -> Result<(), ApplyError> {
-    let before = root.read_text(CONF)?.unwrap_or_default();
+    let before = root.read(CONF)?.unwrap_or_default();
     let after = block::with(&before, &defaults(account), Counts::First);
     if after != before {
-        root.replace(CONF, after.as_bytes(), 0o644)?;
+        root.edit(CONF, &after, 0o644)?;
     }
     Ok(())
 }
 
-/// `rdns`: a name that reverse DNS makes up is no principal in Active Directory.
+/// `rdns`: a name that reverse DNS makes up is no principal in Active Directory. An image may have set another keytab.
 fn defaults(account: &DomainAccount) -> String {
-    format!("[libdefaults]\n\tdefault_realm = {}\n\tdns_lookup_kdc = true\n\trdns = false\n", account.realm)
+    format!(
+        "[libdefaults]\n\tdefault_realm = {}\n\tdns_lookup_kdc = true\n\trdns = false\n\
+         \tdefault_keytab_name = FILE:/{}\n",
+        account.realm,
+        keytab::PATH
+    )
 }
 
 /// Settings for who is to ask the domain controller that knows the account, and no other.

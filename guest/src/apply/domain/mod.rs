@@ -5,14 +5,19 @@
 //! account is that computer.
 
 mod block;
+mod check;
+mod conf;
+mod ini;
 mod keytab;
 pub(crate) mod krb5;
+mod places;
 mod samba;
 mod sssd;
 mod tool;
 
 pub(crate) use tool::Tool;
 
+use self::places::Places;
 use super::ApplyError;
 use crate::{
     config::{Config, DomainClient},
@@ -45,8 +50,8 @@ pub(super) fn apply<S: System>(
     system: &S,
     client: DomainClient,
 ) -> Result<(), ApplyError> {
-    keytab::remove(root)?;
-    samba::forget_account(root)?;
+    let places = Places::find(root)?;
+    places.forget(root)?;
     let Some(domain) = &identity.domain else { return Ok(()) };
     let account = &domain.account;
     check_hostname(&identity.hostname, account)?;
@@ -57,7 +62,7 @@ pub(super) fn apply<S: System>(
         Client::Sssd => sssd::apply(account, root)?,
     }
     // After Samba, which may have put one there itself.
-    keytab::write(&domain.keytab, root)
+    keytab::write(&domain.keytab, root, places.dedicated.iter())
 }
 
 /// Which client the guest is a member through: the one that is there. Of both it is SSSD if somebody has set it up.
@@ -111,8 +116,8 @@ pub(super) fn verify(shown: Option<&DomainEvidence>, identity: &Identity) -> Res
 }
 
 /// What an identity would meet.
-pub(super) fn check(_root: &Root, _config: &Config) -> Result<Vec<Finding>, ApplyError> {
-    Ok(Vec::new())
+pub(super) fn check(root: &Root, config: &Config) -> Result<Vec<Finding>, ApplyError> {
+    check::findings(root, config.domain)
 }
 
 #[cfg(test)]

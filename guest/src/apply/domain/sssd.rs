@@ -1,19 +1,22 @@
 //! A member through SSSD's provider for Active Directory (sssd-ad(5)): it logs in with the keytab.
 
-use super::ApplyError;
+use super::{ApplyError, conf, keytab, places};
 use crate::root::Root;
 use ramet_proto::domain::DomainAccount;
 
-const CONF: &str = "etc/sssd/sssd.conf";
-const SNIPPETS: &str = "etc/sssd/conf.d";
+const CONF: &str = conf::SSSD.0;
+const SNIPPETS: &str = conf::SSSD.1;
 
 /// Read after sssd.conf and what else is there (sssd.conf(5), "CONFIGURATION SNIPPETS FROM INCLUDE DIRECTORY").
-const SNIPPET: &str = "etc/sssd/conf.d/99-ramet.conf";
+pub(super) const SNIPPET: &str = "etc/sssd/conf.d/99-ramet.conf";
 
-/// What was learned from domain controllers as another machine: directories, and how names in them begin.
-const CACHES: &[(&str, &str)] = &[
+/// What was learned from domain controllers as another machine, tickets and users' hashes among it: directories, and how
+/// names in them begin. `secrets` has the tickets of sssd-kcm(8), `keytabs` those of trusted domains.
+pub(super) const CACHES: &[(&str, &str)] = &[
     ("var/lib/sss/db", ""),
+    ("var/lib/sss/keytabs", ""),
     ("var/lib/sss/mc", ""),
+    ("var/lib/sss/secrets", ""),
     ("var/lib/sss/pubconf", "kdcinfo."),
     ("var/lib/sss/pubconf", "kpasswdinfo."),
 ];
@@ -25,18 +28,15 @@ pub(super) fn is_set_up(root: &Root) -> Result<bool, ApplyError> {
             text.lines().find_map(|line| line.trim_start().strip_prefix("passwd:").map(str::to_owned));
         passwd.is_some_and(|sources| sources.split_ascii_whitespace().any(|source| source == "sss"))
     };
-    Ok(root.exists(CONF)? || root.read_text(super::NSSWITCH)?.is_some_and(uses))
+    Ok(root.exists(CONF)? || root.read_lossy(super::NSSWITCH)?.is_some_and(uses))
+}
+
+/// Removes what SSSD knows as the template.
+pub(super) fn forget(root: &Root) -> Result<(), ApplyError> {
+    CACHES.iter().try_for_each(|(directory, start)| places::remove_in(root, directory, start))
 }
 
 pub(super) fn apply(account: &DomainAccount, root: &Root) -> Result<(), ApplyError> {
-    for (directory, start) in CACHES {
-        for name in root.names(directory)?.iter().filter(|name| name.starts_with(start)) {
-            let path = format!("{directory}/{name}");
-            if !root.is_dir(&path)? {
-                root.remove(&path)?;
-            }
-        }
-    }
     root.make_dir(SNIPPETS, 0o700)?;
     root.remove(SNIPPET)?;
     Ok(root.replace(SNIPPET, snippet(account).as_bytes(), 0o600)?)
@@ -56,8 +56,12 @@ fn snippet(account: &DomainAccount) -> String {
          ad_server = {dc}, _srv_\n\
          ad_hostname = {}\n\
          krb5_realm = {realm}\n\
+         krb5_keytab = /{}\n\
+         ldap_krb5_keytab = /{}\n\
          ldap_sasl_authid = {name}$\n",
-        account.fqdn()
+        account.fqdn(),
+        keytab::PATH,
+        keytab::PATH,
     );
     if !persistent {
         // It would change every month, and the account is given to another machine later.

@@ -135,12 +135,80 @@ fn samba_takes_on_the_account_and_keeps_its_password() {
         assert_eq!(krb5.matches("[libdefaults]\n\tdefault_realm = AD.EXAMPLE.ORG\n").count(), 1, "{krb5}");
         assert!(read("etc/hosts").contains("127.0.1.1\tweb-1.ad.example.org web-1\n"));
     }
+}
 
-    // Somebody keeps it for good.
+#[test]
+fn a_member_that_keeps_its_account_has_a_keytab_that_follows_its_password() {
     let lasting = SETTINGS.replace("machine password timeout = 0", "machine password timeout = 604800");
-    system.answer("testparm", Ok(&lasting));
-    apply_to(&root, &system, &persistent()).unwrap();
-    assert_eq!(root.read_text("etc/samba/smb.conf").unwrap().unwrap(), "[global]\n\tworkgroup = EXAMPLE\n");
+    let own = |lines: &str| {
+        format!("\n[global]\n\tkerberos method = secrets and keytab\n\t{lines}\n# ramet-agent end\n")
+    };
+    let sync = "sync machine password to keytab";
+    let follows = own(&format!(
+        "{sync} = \"/etc/krb5.keytab:spns=WEB-1$@AD.EXAMPLE.ORG,host/web-1@AD.EXAMPLE.ORG:sync_kvno:machine_password\""
+    ));
+    // Before 4.21 winbindd would leave the keytab behind.
+    let stays = own("machine password timeout = 0");
+    for (known, text) in [
+        (String::new(), &stays),
+        (format!("\t{sync} = \n"), &follows),
+        (format!("\t{sync} = /etc/other:sync_spns:machine_password\n"), &follows),
+    ] {
+        let (_dir, root, system) = guest(SAMBA);
+        let settings = format!("{lasting}{known}");
+        system.answer("testparm", Ok(&settings));
+        for _ in 0..2 {
+            apply_to(&root, &system, &persistent()).unwrap();
+            let smb = root.read_text("etc/samba/smb.conf").unwrap().unwrap();
+            assert!(smb.starts_with("[global]\n\tworkgroup = EXAMPLE\n#") && smb.ends_with(text), "{smb}");
+            assert_eq!(smb.matches("ramet-agent begin").count(), 1, "{smb}");
+        }
+        // One that gives it back later has its own settings again.
+        system.answer("testparm", Ok(SETTINGS));
+        apply_to(&root, &system, &member()).unwrap();
+        let smb = root.read_text("etc/samba/smb.conf").unwrap().unwrap();
+        assert!(smb.ends_with("\n[global]\n\tmachine password timeout = 0\n# ramet-agent end\n"), "{smb}");
+    }
+}
+
+/// With an option of the image's Samba would ask a domain controller as it joins, and there is no network yet.
+#[test]
+fn a_join_asks_nobody_for_the_keytab() {
+    let offline = "\tsync machine password to keytab = /etc/krb5.keytab:account_name:machine_password\n# ramet-agent end\n";
+    let settings = format!(
+        "{SETTINGS}\tsync machine password to keytab = /etc/x:sync_spns:sync_kvno:machine_password\n"
+    );
+    for identity in [member(), persistent()] {
+        let (_dir, root, system) = guest(SAMBA);
+        system.answer("testparm", Ok(&settings));
+        // As the join finds it.
+        system.answer("net", Err("broken"));
+        fails(&root, &system, &identity, Step::Domain);
+        let smb = root.read_text("etc/samba/smb.conf").unwrap().unwrap();
+        assert!(smb.contains("[global]\n") && smb.ends_with(offline), "{smb}");
+        system.answer("net", Ok(""));
+        apply_to(&root, &system, &identity).unwrap();
+        let smb = root.read_text("etc/samba/smb.conf").unwrap().unwrap();
+        assert!(!smb.contains("account_name"), "it is for the join alone: {smb}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_carried_through() {
+    let (dir, root, system) = guest(SAMBA);
+    let files = [
+        ("etc/samba/smb.conf", &b"# B\xfcro\n[global]\n\tworkgroup = EXAMPLE\n"[..]),
+        ("etc/krb5.conf", b"# B\xfcro\n"),
+    ];
+    for (path, bytes) in files {
+        fs::write(dir.path().join(path), bytes).unwrap();
+    }
+    fs::write(dir.path().join("etc/nsswitch.conf"), b"# B\xfcro\npasswd: files\n").unwrap();
+    apply_to(&root, &system, &member()).unwrap();
+    let smb = root.read("etc/samba/smb.conf").unwrap().unwrap();
+    assert!(smb.starts_with(files[0].1) && smb.len() > files[0].1.len());
+    let krb5 = root.read("etc/krb5.conf").unwrap().unwrap();
+    assert!(krb5.ends_with(files[1].1) && krb5.starts_with(b"# ramet-agent begin"));
 }
 
 #[test]
@@ -202,6 +270,8 @@ fn sssd_gets_settings_and_forgets_what_it_knew() {
             "ad_hostname = web-1.ad.example.org",
             "krb5_realm = AD.EXAMPLE.ORG",
             "ldap_sasl_authid = WEB-1$",
+            "krb5_keytab = /etc/krb5.keytab",
+            "ldap_krb5_keytab = /etc/krb5.keytab",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }
