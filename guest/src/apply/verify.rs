@@ -7,7 +7,7 @@ use super::{
 use crate::{config::Config, netlink::Interface, root::Root, system::System};
 use ramet_proto::{
     BootId, Evidence, InstanceId, SshPublicKey,
-    message::{Failure, NicEvidence, RandomSample, Step, UniqueValue},
+    message::{Failure, RandomSample, Step, UniqueValue},
     text::Text,
 };
 
@@ -40,6 +40,15 @@ pub(crate) fn observe<S: System>(
     root: &Root,
     system: &S,
 ) -> Result<Evidence, ApplyError> {
+    observed(instance_id, root, system, &system.interfaces()?)
+}
+
+fn observed<S: System>(
+    instance_id: InstanceId,
+    root: &Root,
+    system: &S,
+    interfaces: &[Interface],
+) -> Result<Evidence, ApplyError> {
     let failed = |what| move |error| ApplyError::System(what, error);
     let name = system.hostname().map_err(failed("ask for the hostname"))?;
     Ok(Evidence {
@@ -49,7 +58,7 @@ pub(crate) fn observe<S: System>(
             .map_err(|error| ApplyError::Mismatch(format!("the kernel's hostname: {error}")))?,
         machine_id: machine_id::read(root)?,
         boot_id: boot_id::read(root)?,
-        nics: system.interfaces()?.into_iter().filter_map(evidence).collect(),
+        nics: nics::evidence(interfaces),
         ssh_host_keys: ssh::public_keys(root)?,
         random_sample: RandomSample(random(system)?),
         cid: system.local_cid().map_err(failed("ask for the context id"))?,
@@ -61,11 +70,6 @@ pub(crate) fn observe<S: System>(
     })
 }
 
-fn evidence(interface: Interface) -> Option<NicEvidence> {
-    let Interface { name, mac, up, addresses, .. } = interface;
-    Some(NicEvidence { name: Text::new(&name), mac: mac?, up, addresses })
-}
-
 /// What the system shows, once it is found to be what was asked for.
 pub(super) fn verify<S: System>(
     order: &Order<'_>,
@@ -75,7 +79,8 @@ pub(super) fn verify<S: System>(
     inherited: &Inherited,
 ) -> Result<Evidence, ApplyError> {
     let identity = order.identity;
-    let evidence = observe(identity.instance_id, root, system)?;
+    let interfaces = system.interfaces()?;
+    let evidence = observed(identity.instance_id, root, system, &interfaces)?;
     clock::verify(order, evidence.unix_time_ns)?;
     if evidence.machine_id != identity.machine_id {
         return Err(ApplyError::Mismatch(format!("the machine-id is {}", evidence.machine_id)));
@@ -85,7 +90,6 @@ pub(super) fn verify<S: System>(
     }
     hostname::verify(&identity.hostname, root)?;
     boot_id::verify(evidence.boot_id, inherited.boot_id, root)?;
-    let interfaces = system.interfaces()?;
     nics::verify(&identity.nics, &interfaces)?;
     network::verify(root)?;
     addresses::verify(identity, root, &interfaces)?;
