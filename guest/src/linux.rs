@@ -99,6 +99,10 @@ impl System for Linux {
         Netlink::connect()?.set_mac(index, mac)
     }
 
+    fn flush(&self, index: u32) -> Result<(), NetlinkError> {
+        Netlink::connect()?.flush(index)
+    }
+
     fn run(&self, run: &Run<'_>) -> io::Result<String> {
         process::run(run)
     }

@@ -35,6 +35,8 @@ pub(crate) trait System {
     fn set_down(&self, index: u32) -> Result<(), NetlinkError>;
     /// Gives the interface a link-layer address.
     fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError>;
+    /// Takes every address of IP from the interface.
+    fn flush(&self, index: u32) -> Result<(), NetlinkError>;
     /// What a program prints, once it has ended well. One that fails or takes too long is an error with what it said
     /// last.
     fn run(&self, run: &Run<'_>) -> io::Result<String>;

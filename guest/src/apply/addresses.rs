@@ -1,204 +1,197 @@
-//! Static addresses, in the configuration of whatever network service the guest has enabled. It starts past the gate and
+//! Static addresses, in the configuration of the network service that is in charge of the NIC. It starts past the gate and
 //! finds them there; a systemd-networkd that runs already reads its settings again then.
 //!
 //! NICs are matched by the address or the name they have now. Their permanent address (`PermanentMACAddress=`, and
 //! `mac-address=` of `NetworkManager`) stays the template's.
 
 mod ifupdown;
+mod ini;
+mod interfaces;
+mod netplan;
+mod network_manager;
+mod networkd;
+mod owner;
+mod paths;
+mod resolv_conf;
+mod units;
 
 use super::ApplyError;
-use crate::{netlink::Interface, root::Root, system::System};
+use crate::{
+    error::chain,
+    netlink::Interface,
+    root::{FileError, Root},
+    system::System,
+};
+use owner::{Owners, Service};
 use ramet_proto::{
     MacAddr,
-    message::{Finding, Identity},
-    network::{IpConfig, UnicastIp},
+    message::{Finding, Grade, Identity},
+    network::IpConfig,
 };
 use std::fmt::{Display, Write};
 
-/// A directory of the agent's files, and how their names begin.
-const OURS: &[(&str, &str)] = &[
-    ("etc/systemd/network", "05-ramet-"),
-    ("etc/NetworkManager/system-connections", "ramet-"),
-    (ifupdown::DIRECTORY, "ramet-"),
-];
-
-const RESOLV_CONF: &str = "etc/resolv.conf";
+/// The first line of each of the agent's files. By it they are known, not by their names.
 const NOTE: &str = "# Written by ramet-agent for this machine alone.\n";
-
-/// The network services there are, the preferred first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Service {
-    Networkd,
-    NetworkManager,
-    Ifupdown,
-}
 
 /// A NIC with a static configuration.
 struct Nic<'a> {
     name: &'a str,
     mac: MacAddr,
+    /// Its address in the template, which stays its permanent one.
+    parent: MacAddr,
     ip: &'a IpConfig,
 }
 
+impl Nic<'_> {
+    /// Whether `text` is an address of it, now or for good.
+    fn has(&self, text: &str) -> bool {
+        text.replace('-', ":").parse::<MacAddr>().is_ok_and(|mac| mac == self.mac || mac == self.parent)
+    }
+
+    /// That it cannot have static addresses, and why.
+    fn refused(&self, why: &str) -> ApplyError {
+        ApplyError::Mismatch(format!("no static addresses for {}: {why}", self.name))
+    }
+}
+
 /// A file to be written.
+#[derive(Debug, PartialEq, Eq)]
 struct Planned {
     path: String,
-    text: String,
+    bytes: Vec<u8>,
     mode: u32,
+    /// It is the image's but for some lines.
+    edit: bool,
+}
+
+impl Planned {
+    fn new(path: String, bytes: Vec<u8>, mode: u32) -> Self {
+        Self { path, bytes, mode, edit: false }
+    }
 }
 
 pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> Result<(), ApplyError> {
-    for (directory, start) in OURS {
-        for name in root.names(directory)?.iter().filter(|name| name.starts_with(start)) {
-            root.remove(&format!("{directory}/{name}"))?;
+    // Before anything changes: it may be refused.
+    let interfaces = system.interfaces()?;
+    let nics = nics(identity, &interfaces)?;
+    let files = plan(root, &nics)?;
+    forget(root, &files)?;
+    for file in files {
+        if let Some((directory, _)) = file.path.rsplit_once('/') {
+            make_dirs(root, directory)?;
         }
-    }
-    ifupdown::restore(root)?;
-    if let Some((service, files)) = plan(identity, root, &system.interfaces()?)? {
-        let directory = match service {
-            Service::Networkd => OURS[0].0,
-            Service::NetworkManager => OURS[1].0,
-            Service::Ifupdown => OURS[2].0,
-        };
-        root.make_dir(directory, 0o755)?;
-        for file in files {
-            root.replace(&file.path, file.text.as_bytes(), file.mode)?;
+        if file.edit {
+            root.edit(&file.path, &file.bytes, file.mode)?;
+        } else {
+            root.replace(&file.path, &file.bytes, file.mode)?;
         }
     }
     Ok(())
 }
 
 pub(super) fn verify(identity: &Identity, root: &Root, interfaces: &[Interface]) -> Result<(), ApplyError> {
-    for file in plan(identity, root, interfaces)?.into_iter().flat_map(|(_, files)| files) {
-        if root.read_text(&file.path)?.as_ref() != Some(&file.text) {
+    for file in plan(root, &nics(identity, interfaces)?)? {
+        if root.read(&file.path)?.as_ref() != Some(&file.bytes) {
             return Err(ApplyError::Mismatch(format!("/{} is not as it was written", file.path)));
         }
     }
     Ok(())
 }
 
-/// What is to be written; the same again once it is.
-fn plan(
-    identity: &Identity,
-    root: &Root,
-    interfaces: &[Interface],
-) -> Result<Option<(Service, Vec<Planned>)>, ApplyError> {
+/// Takes away what an earlier identity left, but for what is going to be written.
+fn forget(root: &Root, files: &[Planned]) -> Result<(), ApplyError> {
+    let is_planned = |path: &str| files.iter().any(|file| file.path == path);
+    let mut directories = vec![
+        (networkd::DIRECTORY.to_owned(), &networkd::STARTS[..]),
+        (network_manager::DIRECTORY.to_owned(), &[network_manager::START]),
+        (ifupdown::DIRECTORY.to_owned(), &[ifupdown::START]),
+    ];
+    // Where nothing can be read nothing was written.
+    if let Ok(config) = network_manager::Config::load(root)
+        && config.profiles() != network_manager::DIRECTORY
+    {
+        directories.push((config.profiles(), &[network_manager::START]));
+    }
+    for (directory, starts) in directories {
+        for name in root.names(&directory).unwrap_or_default() {
+            let path = format!("{directory}/{name}");
+            if starts.iter().any(|start| name.starts_with(start))
+                && !is_planned(&path)
+                && is_ours(root, &path)
+            {
+                root.remove(&path)?;
+            }
+        }
+    }
+    // A plan for ifupdown is one for all files of the image's.
+    if !files.iter().any(|file| file.path.starts_with(ifupdown::DIRECTORY)) {
+        ifupdown::restore(root)?;
+    }
+    Ok(())
+}
+
+/// The NICs that get static addresses.
+fn nics<'a>(identity: &'a Identity, interfaces: &'a [Interface]) -> Result<Vec<Nic<'a>>, ApplyError> {
     let mut nics = Vec::new();
     for nic in &identity.nics {
         if let Some(ip) = &nic.ip {
             let found = interfaces.iter().find(|one| one.physical && one.mac == Some(nic.mac));
             let found = found.ok_or_else(|| ApplyError::Missing(format!("no interface is {}", nic.mac)))?;
-            nics.push(Nic { name: &found.name, mac: nic.mac, ip });
+            nics.push(Nic { name: &found.name, mac: nic.mac, parent: nic.parent, ip });
         }
     }
+    Ok(nics)
+}
+
+/// What is to be written; the same again once it is.
+fn plan(root: &Root, nics: &[Nic<'_>]) -> Result<Vec<Planned>, ApplyError> {
     if nics.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let service = enabled_service(root)?.ok_or_else(|| {
-        ApplyError::Missing(
-            "static addresses need systemd-networkd, NetworkManager or ifupdown, and none is enabled".into(),
-        )
-    })?;
+    let owners = Owners::load(root)?;
     let mut files = Vec::new();
-    for nic in &nics {
-        files.push(match service {
-            Service::Networkd => networkd(nic),
-            Service::NetworkManager => network_manager(nic),
-            Service::Ifupdown => ifupdown::stanzas(nic),
-        });
-    }
-    let resolver = match service {
-        Service::Networkd => is_enabled(root, "systemd-resolved.service")?,
-        Service::NetworkManager => true,
-        Service::Ifupdown => root.exists("usr/sbin/resolvconf")? || root.exists("sbin/resolvconf")?,
-    };
-    if service == Service::Ifupdown {
-        files.extend(ifupdown::without(root, &nics)?);
-    }
-    if !resolver && nics.iter().any(|nic| !nic.ip.dns.is_empty()) {
-        files.push(resolv_conf(&nics));
-    }
-    Ok(Some((service, files)))
-}
-
-fn enabled_service(root: &Root) -> Result<Option<Service>, ApplyError> {
-    for (service, unit) in [
-        (Service::Networkd, "systemd-networkd.service"),
-        (Service::NetworkManager, "NetworkManager.service"),
-        (Service::Ifupdown, "networking.service"),
-    ] {
-        if is_enabled(root, unit)? {
-            return Ok(Some(service));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a target wants `unit` (systemctl(1), `enable`).
-fn is_enabled(root: &Root, unit: &str) -> Result<bool, ApplyError> {
-    for base in ["etc/systemd/system", "usr/lib/systemd/system"] {
-        for wants in root.names(base)?.iter().filter(|name| name.strip_suffix(".wants").is_some()) {
-            if root.exists(&format!("{base}/{wants}/{unit}"))? {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// systemd.network(5). The kind keeps out VLANs and bridges, which have their NIC's address.
-fn networkd(nic: &Nic<'_>) -> Planned {
-    let mut text = format!("{NOTE}[Match]\nMACAddress={}\nType=ether\n\n[Network]\nDHCP=no\n", nic.mac);
-    let ip = nic.ip;
-    each(&mut text, "Address=", ip.addresses.as_slice());
-    each(&mut text, "Gateway=", &ip.gateways);
-    each(&mut text, "DNS=", &ip.dns);
-    each(&mut text, "Domains=", &ip.search);
-    Planned { path: format!("{}/{}{}.network", OURS[0].0, OURS[0].1, nic.name), text, mode: 0o644 }
-}
-
-/// nm-settings-keyfile(5), of which `NetworkManager` reads those only that nobody but root can read.
-fn network_manager(nic: &Nic<'_>) -> Planned {
-    let mut text = format!(
-        "{NOTE}[connection]\nid=ramet-{0}\ntype=ethernet\ninterface-name={0}\nautoconnect-priority=999\n",
-        nic.name
-    );
-    for (section, is_v4) in [("ipv4", true), ("ipv6", false)] {
-        let of_kind = |ip: &&UnicastIp| ip.get().is_ipv4() == is_v4;
-        let addresses: Vec<_> =
-            nic.ip.addresses.as_slice().iter().filter(|address| address.ip().is_ipv4() == is_v4).collect();
-        let method = match (addresses.is_empty(), is_v4) {
-            (false, _) => "manual",
-            (true, true) => "disabled",
-            (true, false) => "auto",
-        };
-        let _ = write!(text, "\n[{section}]\nmethod={method}\n");
-        if addresses.is_empty() {
-            continue;
-        }
-        for (n, address) in addresses.iter().enumerate() {
-            let _ = writeln!(text, "address{}={address}", n + 1);
-        }
-        let any = if is_v4 { "0.0.0.0/0" } else { "::/0" };
-        for (n, gateway) in nic.ip.gateways.iter().filter(of_kind).enumerate() {
-            let _ = writeln!(text, "route{}={any},{gateway}", n + 1);
-        }
-        let dns: Vec<_> = nic.ip.dns.iter().filter(of_kind).collect();
-        list(&mut text, "dns=", &dns, ";");
-        list(&mut text, "dns-search=", &nic.ip.search, ";");
-    }
-    Planned { path: format!("{}/{}{}.nmconnection", OURS[1].0, OURS[1].1, nic.name), text, mode: 0o600 }
-}
-
-/// resolv.conf(5), where nothing else writes it.
-fn resolv_conf(nics: &[Nic<'_>]) -> Planned {
-    let mut text = NOTE.to_owned();
-    let search: Vec<_> = nics.iter().flat_map(|nic| &nic.ip.search).collect();
-    list(&mut text, "search ", &search, " ");
+    let mut owned = Vec::new();
     for nic in nics {
-        each(&mut text, "nameserver ", &nic.ip.dns);
+        let service = owners.of(nic)?;
+        owned.push((service, nic));
+        match service {
+            Service::Networkd => files.push(networkd::planned(root, nic)?),
+            Service::NetworkManager => files.push(network_manager::planned(root, &owners.manager, nic)?),
+            Service::Ifupdown => {}
+        }
     }
-    Planned { path: RESOLV_CONF.into(), text, mode: 0o644 }
+    files.extend(resolv_conf::planned(root, &owners, &owned)?);
+    let by_ifupdown: Vec<_> =
+        owned.iter().filter(|(service, _)| *service == Service::Ifupdown).map(|(_, nic)| *nic).collect();
+    files.extend(owners.interfaces.planned(root, &by_ifupdown)?);
+    Ok(files)
+}
+
+/// Whether the file at `path` is the agent's. One that cannot be read is not.
+fn is_ours(root: &Root, path: &str) -> bool {
+    root.is_regular(path).unwrap_or(false)
+        && root.read(path).is_ok_and(|bytes| bytes.is_some_and(|bytes| bytes.starts_with(NOTE.as_bytes())))
+}
+
+/// A name for a file of the agent's, which is not that of one of the image's.
+fn free(root: &Root, directory: &str, stem: &str, end: &str) -> Result<String, FileError> {
+    let mut path = format!("{directory}/{stem}{end}");
+    let mut n = 2;
+    while root.exists(&path)? && !is_ours(root, &path) {
+        path = format!("{directory}/{stem}-{n}{end}");
+        n += 1;
+    }
+    Ok(path)
+}
+
+/// Makes a directory and those above it.
+fn make_dirs(root: &Root, path: &str) -> Result<(), FileError> {
+    for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
+        if !root.exists(&path[..end])? {
+            root.make_dir(&path[..end], 0o755)?;
+        }
+    }
+    Ok(())
 }
 
 /// A line for each of `values`.
@@ -216,9 +209,53 @@ fn list<T: Display>(text: &mut String, key: &str, values: &[T], separator: &str)
     }
 }
 
-/// What an identity would meet.
-pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
-    Ok(Vec::new())
+/// Where the kernel shows interfaces.
+const NET: &str = "sys/class/net";
+
+/// What an identity would meet. Whether one has static addresses is not known yet, so nothing here is more than a note,
+/// but for what would stop one that has none.
+pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    // Addresses of RFC 5737 for each NIC there is, or that the image's settings name.
+    let ip = serde_json::from_str(r#"{"addresses":["192.0.2.1/24"],"dns":["192.0.2.53"]}"#);
+    let ip: IpConfig = ip.map_err(|error| ApplyError::Malformed(error.to_string()))?;
+    let unknown =
+        MacAddr::new([2, 0, 0, 0, 0, 1]).map_err(|error| ApplyError::Malformed(error.to_string()))?;
+    let mut found = Vec::new();
+    let owners = match Owners::load(root) {
+        Ok(owners) => owners,
+        Err(error) => return Ok(vec![note(&error)]),
+    };
+    let mut names = Vec::new();
+    for name in root.names(NET)? {
+        if root.exists(&format!("{NET}/{name}/device"))? {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        names.extend(owners.interfaces.interfaces());
+    }
+    if names.is_empty() {
+        // In an image at rest it can only be said that none of the services that are there is enabled.
+        if owners.any() || !owners.installed()? {
+            return Ok(found);
+        }
+        names.push("a NIC".into());
+    }
+    for name in &names {
+        let mac =
+            root.read_lossy(&format!("{NET}/{name}/address"))?.and_then(|text| text.trim().parse().ok());
+        let mac = mac.unwrap_or(unknown);
+        if let Err(error) = plan(root, &[Nic { name, mac, parent: mac, ip: &ip }]) {
+            found.push(note(&error));
+        }
+    }
+    found.dedup();
+    Ok(found)
+}
+
+fn note(error: &ApplyError) -> Finding {
+    let what = format!("an identity with static addresses ([[ip]]) would be refused: {}", chain(error));
+    Finding::new(Grade::Note, &what, "correct it if identities of this template have some")
 }
 
 #[cfg(test)]

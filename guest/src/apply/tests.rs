@@ -25,6 +25,8 @@ pub(crate) struct Fake {
     pub(crate) clock: Cell<i64>,
     pub(crate) hostname: RefCell<String>,
     pub(crate) interfaces: RefCell<Vec<Interface>>,
+    /// Interfaces whose addresses were taken.
+    pub(crate) flushed: RefCell<Vec<u32>>,
     pub(crate) cid: Cell<u32>,
     pub(crate) jobs: RefCell<Vec<Job>>,
     pub(crate) warmed: RefCell<Vec<String>>,
@@ -59,14 +61,14 @@ impl Fake {
             name: format!("ens{index}"),
             mac: Some(mac(last)),
             physical: true,
-            up: false,
-            addresses: Vec::new(),
+            ..Interface::default()
         };
         Self {
             seed: RefCell::default(),
             clock: Cell::new(1),
             hostname: RefCell::new("parent".into()),
             interfaces: RefCell::new(vec![nic(2, 1), Interface { up: true, ..nic(3, 2) }]),
+            flushed: RefCell::default(),
             cid: Cell::new(3),
             jobs: RefCell::default(),
             warmed: RefCell::default(),
@@ -164,6 +166,11 @@ impl System for Fake {
             assert!(!one.up, "{} is up", one.name);
             one.mac = Some(mac);
         }
+        Ok(())
+    }
+
+    fn flush(&self, index: u32) -> Result<(), NetlinkError> {
+        self.flushed.borrow_mut().push(index);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{netlink::Interface, root::Root, system::System};
 use ramet_proto::{
     BootId, Evidence, InstanceId,
-    message::{Failure, NicEvidence, RandomSample, Step, UniqueValue},
+    message::{Failure, RandomSample, Step, UniqueValue},
     text::Text,
 };
 
@@ -43,14 +43,15 @@ pub(crate) fn observe<S: System>(
     root: &Root,
     system: &S,
 ) -> Result<Evidence, ApplyError> {
-    shown(instance_id, root, system, &manager::ask(system)?)
+    shown(instance_id, root, system, &system.interfaces()?, &manager::ask(system)?)
 }
 
-/// The same, where it is known what the service manager takes this machine for.
+/// The same, where the interfaces and what the service manager takes this machine for are known.
 fn shown<S: System>(
     instance_id: InstanceId,
     root: &Root,
     system: &S,
+    interfaces: &[Interface],
     manager: &Manager,
 ) -> Result<Evidence, ApplyError> {
     let failed = |what| move |error| ApplyError::System(what, error);
@@ -66,7 +67,7 @@ fn shown<S: System>(
             .map_err(|error| ApplyError::Mismatch(format!("the kernel's hostname: {error}")))?,
         machine_id: machine_id::read(root)?,
         boot_id: boot_id::read(root)?,
-        nics: system.interfaces()?.into_iter().filter_map(evidence).collect(),
+        nics: nics::evidence(interfaces),
         ssh_host_keys: ssh::public_keys(root)?,
         random_sample: RandomSample(random(system)?),
         cid: system.local_cid().map_err(failed("ask for the context id"))?,
@@ -79,11 +80,6 @@ fn shown<S: System>(
     })
 }
 
-fn evidence(interface: Interface) -> Option<NicEvidence> {
-    let Interface { name, mac, up, addresses, .. } = interface;
-    Some(NicEvidence { name: Text::new(&name), mac: mac?, up, addresses })
-}
-
 /// What the system shows, once it is found to be what was asked for.
 pub(super) fn verify<S: System>(
     context: &Context<'_, S>,
@@ -92,7 +88,8 @@ pub(super) fn verify<S: System>(
 ) -> Result<Evidence, ApplyError> {
     let Context { order, root, system, config } = *context;
     let identity = order.identity;
-    let evidence = shown(identity.instance_id, root, system, manager)?;
+    let interfaces = system.interfaces()?;
+    let evidence = shown(identity.instance_id, root, system, &interfaces, manager)?;
     clock::verify(order, evidence.unix_time_ns)?;
     if evidence.machine_id != identity.machine_id {
         return Err(ApplyError::Mismatch(format!("the machine-id is {}", evidence.machine_id)));
@@ -102,7 +99,6 @@ pub(super) fn verify<S: System>(
     }
     hostname::verify(&identity.hostname, root)?;
     boot_id::verify(evidence.boot_id, inherited.boot_id, root)?;
-    let interfaces = system.interfaces()?;
     nics::verify(&identity.nics, &interfaces)?;
     network::verify(root)?;
     addresses::verify(identity, root, &interfaces)?;
