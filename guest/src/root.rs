@@ -15,7 +15,7 @@ use nix::{
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -77,6 +77,23 @@ impl Root {
             .take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
             .and_then(|_| if bytes.len() as u64 > MAX_FILE { Err(Errno::EFBIG.into()) } else { Ok(()) });
+        read.map_err(|source| FileError { what: "read", path: path.into(), source })?;
+        Ok(Some(bytes))
+    }
+
+    /// Up to `length` bytes of the file at `path` from `offset` on, or `None` where there is no file: for what is large.
+    pub(crate) fn read_part(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(fd) = optional(self.at(path, OFlag::O_RDONLY)).map_err(failed("open", path))? else {
+            return Ok(None);
+        };
+        let (mut file, mut bytes) = (File::from(fd), Vec::new());
+        let read = file.seek(SeekFrom::Start(offset));
+        let read = read.and_then(|_| file.take(length as u64).read_to_end(&mut bytes));
         read.map_err(|source| FileError { what: "read", path: path.into(), source })?;
         Ok(Some(bytes))
     }

@@ -28,6 +28,13 @@ const EARLY: &[(&str, &str)] = &[
     ("lvm2-monitor.service", "Before=local-fs-pre.target shutdown.target"),
     ("apparmor.service", "Before=sysinit.target"),
     ("nftables.service", "Before=network-pre.target shutdown.target"),
+    // Nobody knows this one, but the gate cannot be reached without.
+    (
+        "vendor-disk.service",
+        "Wants=vendor-key.service systemd-tmpfiles-setup.service\nAfter=vendor-key.service\n\
+         Before=systemd-tmpfiles-setup.service vendor.mount",
+    ),
+    ("vendor-key.service", ""),
 ];
 const EARLY_BUT_HELD: &[(&str, &str)] = &[
     (
@@ -49,6 +56,17 @@ const EARLY_BUT_HELD: &[(&str, &str)] = &[
     ("debug-shell.service", ""),
     ("emergency.service", "Before=shutdown.target"),
     ("rescue.service", "Before=shutdown.target"),
+    ("breakpoint-pre-basic.service", "Before=basic.target"),
+    ("auditd.service", "After=local-fs.target\nBefore=sysinit.target shutdown.target"),
+    ("brltty.service", "Before=sysinit.target"),
+    ("iwpmd.service", "Before=sysinit.target network-pre.target"),
+    ("kdump-tools.service", "Before=basic.target"),
+    ("mdmonitor.service", ""),
+    ("nfsdcld.service", ""),
+    ("ovs-vswitchd.service", "Before=network.target networking.service"),
+    ("ovsdb-server.service", "Before=network.target networking.service"),
+    ("systemd-of-next-year.service", "Before=sysinit.target"),
+    ("vendor-agent.service", "Before=sysinit.target"),
 ];
 const HELD: &[(&str, &str)] = &[
     ("getty@.service", "After=systemd-user-sessions.service"),
@@ -86,6 +104,8 @@ impl Image {
                 image.unit(name, &format!("{more}{text}"));
             }
         }
+        let mount = "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=tmpfs\nType=tmpfs\nWhere=/vendor\n";
+        fs::write(image.path(&format!("{UNITS}/vendor.mount")), mount).unwrap();
         image
     }
 
@@ -128,6 +148,15 @@ fn a_fit_image_is_told_from_an_open_one() {
     let image = Image::new();
     let output = image.ask(&["doctor"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    // Let go without being known: a note until something starts it.
+    let wants = image.path("etc/systemd/system/default.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    symlink("/x", wants.join("vendor-disk.service")).unwrap();
+    fs::write(image.path(&format!("{UNITS}/default.target")), "[Unit]\n").unwrap();
+    let output = image.ask(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("vendor-disk.service starts before the gate"));
+    fs::remove_file(wants.join("vendor-disk.service")).unwrap();
     fs::create_dir_all(image.path("etc/systemd/system/ssh.service.d")).unwrap();
     symlink("/dev/null", image.path("etc/systemd/system/ssh.service.d/50-ramet-gate.conf")).unwrap();
     let output = image.ask(&["doctor"]);
@@ -143,6 +172,10 @@ fn a_fit_image_is_told_from_an_open_one() {
 fn generate(image: &Image) -> PathBuf {
     let generated = image.path("run/systemd/system");
     fs::create_dir_all(&generated).unwrap();
+    // Nothing is mounted there.
+    let random = image.path("proc/sys/kernel/random");
+    fs::create_dir_all(&random).unwrap();
+    fs::write(random.join("uuid"), "01234567-89ab-4def-8123-456789abcdef\n").unwrap();
     let generator = Command::new("chroot")
         .arg(image.0.path())
         .args(["/usr/lib/systemd/system-generators/ramet-gate", "/run/systemd/system", "/x", "/x"])
@@ -157,7 +190,8 @@ fn verify(image: &Image) -> Option<String> {
     let mut verify = Command::new("systemd-analyze");
     verify.arg(format!("--root={}", image.0.path().display()));
     // Two that the gate may wait for, and one that waits for the gate.
-    let units = ["systemd-tmpfiles-setup.service", "systemd-networkd.service", "ssh.service"];
+    let units =
+        ["systemd-tmpfiles-setup.service", "systemd-networkd.service", "vendor-disk.service", "ssh.service"];
     verify.args(["--man=no", "verify"]).args(units);
     verify.output().ok().map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -173,8 +207,10 @@ fn systemd_reads_it_the_same_way() {
     for networkd_is_early in [false, true] {
         let image = Image::new();
         if networkd_is_early {
-            // It is held, and networkd waits for it.
-            fs::remove_file(image.path(&format!("{UNITS}/cloud-init-local.service"))).unwrap();
+            // They are held, and networkd waits for them.
+            for unit in ["cloud-init-local.service", "iwpmd.service"] {
+                fs::remove_file(image.path(&format!("{UNITS}/{unit}"))).unwrap();
+            }
         }
         let generated = generate(&image);
         assert_eq!(generated.join("network.target.d").exists(), networkd_is_early);
@@ -185,9 +221,14 @@ fn systemd_reads_it_the_same_way() {
         let complaints: Vec<_> =
             said.lines().filter(|l| l.contains("ramet") || l.contains("cycle")).collect();
         assert!(complaints.is_empty(), "{said}");
-        fs::remove_dir_all(generated.join("systemd-tmpfiles-setup.service.d")).unwrap();
-        let said = verify(&image).unwrap();
-        assert!(said.contains("cycle"), "systemd does not read the drop-ins: {said}");
+        for unit in ["systemd-tmpfiles-setup.service", "vendor-key.service"] {
+            let drop_in = generated.join(format!("{unit}.d/50-ramet-gate.conf"));
+            let text = fs::read_to_string(&drop_in).unwrap();
+            fs::remove_file(&drop_in).unwrap();
+            let said = verify(&image).unwrap();
+            assert!(said.contains("cycle"), "systemd does not read the drop-in of {unit}: {said}");
+            fs::write(&drop_in, text).unwrap();
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 //! Each check looks at files only, so that it works on an image's root as well as on a system that runs.
 
 use super::{
-    DROP_IN, FOR_ALL, GateError, SHADOWS, Scope, Survey, Verdict, check, generator, links, lists,
-    ordered_before, unit_file, units,
+    FOR_ALL, GateError, Held, Scope, Survey, Verdict, check, command_line, credentials, dbus, generator,
+    image, links, lists, logins, shadows, undone, units,
 };
 use crate::{
     apply, boot,
-    config::{Config, KeyKind},
+    config::Config,
     error::chain,
     root::{FileError, Root},
 };
@@ -16,11 +16,11 @@ use ramet_proto::message::{Finding, Grade};
 use serde_json::json;
 use std::process::ExitCode;
 
-fn finding(grade: Grade, what: String, fix: &str) -> Finding {
+pub(super) fn finding(grade: Grade, what: String, fix: &str) -> Finding {
     Finding::new(grade, &what, fix)
 }
 
-type Findings = Result<Vec<Finding>, FileError>;
+pub(super) type Findings = Result<Vec<Finding>, FileError>;
 
 /// Prints what is found; exits with 1 if any of it is open or broken.
 pub(crate) fn run(root: &Root, json: bool) -> Result<ExitCode, FileError> {
@@ -54,15 +54,29 @@ pub(crate) fn examine(root: &Root) -> Findings {
             findings.extend(gate_unit(root, &survey)?);
             findings.extend(verdicts(&survey));
             findings.extend(ordering(&survey));
-            findings.extend(keygen(root, &survey)?);
+            findings.extend(names(&survey));
+            findings.extend(dbus::services(root, &survey)?);
+            findings.extend(image::questions(root, &survey)?);
+            findings.extend(image::keygen(root, &survey)?);
         }
         Err(GateError::File(error)) => return Err(error),
         Err(error) => {
             findings.push(finding(Grade::Broken, chain(&error), "correct it: the agent refuses to open"));
         }
     }
-    let checks =
-        [generator_installed, own_drop_ins, command_line, autologin, password, sysrq, left_over, vsock];
+    let checks = [
+        generator_installed,
+        own_drop_ins,
+        command_line::check,
+        credentials::check,
+        undone::by_sysctl,
+        undone::by_tmpfiles,
+        logins::automatic,
+        logins::passwords,
+        image::sysrq,
+        image::left_over,
+        image::vsock,
+    ];
     for check in checks {
         findings.extend(check(root)?);
     }
@@ -79,10 +93,10 @@ fn gate_unit(root: &Root, survey: &Survey) -> Findings {
         let what = format!("there is no {}, or it is masked: nothing that waits will ever start", boot::UNIT);
         return Ok(vec![finding(Grade::Broken, what, "install it, or `systemctl unmask` it")]);
     };
-    if !unit.path.starts_with("usr/lib/") && !unit.path.starts_with("lib/") {
+    if !is_of_the_package(&unit.path) {
         found.push(finding(Grade::Open, format!("/{} replaces the agent's unit", unit.path), replace));
     }
-    for directory in ["etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system"] {
+    for directory in units::INSTALLED.iter().filter(|directory| !is_of_the_package(directory)) {
         for file in root.names(&format!("{directory}/{}.d", boot::UNIT))? {
             let what = format!("/{directory}/{}.d/{file} changes the agent's unit", boot::UNIT);
             found.push(finding(Grade::Open, what, replace));
@@ -114,17 +128,21 @@ fn generator_installed(root: &Root) -> Findings {
     })
 }
 
-/// Nobody else's drop-in lets a unit go, a template's instances included.
+/// Whether a path is where packages put units, and the agent its own.
+fn is_of_the_package(path: &str) -> bool {
+    path.starts_with("usr/lib/") || path.starts_with("lib/")
+}
+
+/// Nobody else's drop-in lets a unit go, a template's instances and what has a prefix included.
 fn own_drop_ins(root: &Root) -> Findings {
+    let shadows: Vec<String> = shadows().collect();
     let mut found = Vec::new();
-    for directory in
-        ["etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system"]
-    {
+    for directory in units::INSTALLED {
         for name in root.names(directory)? {
             let Some(unit) = name.strip_suffix(".d") else { continue };
-            let path = format!("{directory}/{name}/{DROP_IN}");
+            let path = format!("{directory}/{name}/{}", units::FILE);
             let gate = unit == boot::UNIT;
-            if gate || path == FOR_ALL || SHADOWS.contains(&path.as_str()) || !root.exists(&path)? {
+            if gate || FOR_ALL.ends_with(&path) || shadows.contains(&path) || !root.exists(&path)? {
                 continue;
             }
             if !units::holds(&root.read_lossy(&path).ok().flatten().unwrap_or_default()) {
@@ -143,16 +161,31 @@ fn own_drop_ins(root: &Root) -> Findings {
 /// What starts before the gate may.
 fn verdicts(survey: &Survey) -> Vec<Finding> {
     let mut found = Vec::new();
-    for (unit, verdict) in survey.plan() {
-        if verdict == Verdict::Named && lists::has(lists::WAYS_IN, unit) && !links::is_early(unit, &verdict) {
-            let what = format!("before_gate names {unit}, which lets somebody in or shows an identity");
-            found.push(finding(Grade::Open, what, "take it out of /etc/ramet/agent.toml"));
-        } else if verdict == Verdict::Early && !lists::has(lists::HARMLESS, unit) {
-            let what = format!(
-                "{unit} starts early (DefaultDependencies=no), before the gate; it is not known here"
-            );
-            let fix = "name it in before_gate if it may, or hold it with a 50-ramet-gate.conf of its own";
-            found.push(finding(Grade::Open, what, fix));
+    for (unit, verdict) in &survey.plan.verdicts {
+        match verdict {
+            Verdict::Named if links::is_early(unit, verdict) => {}
+            Verdict::Named => {
+                if let Some(why) = lists::why(lists::WAYS_IN, unit) {
+                    let what = format!("before_gate in /etc/ramet/agent.toml names {unit}, but {why}");
+                    found.push(finding(Grade::Open, what, "take it out of /etc/ramet/agent.toml"));
+                }
+            }
+            Verdict::Needed(_) => {
+                let way = survey.plan.before.way(unit).join(", ");
+                let started = survey.is_started(unit);
+                let what = format!(
+                    "{unit} starts before the gate and is not known to be harmless: it is ordered before {way}, which \
+                     the gate waits for{}",
+                    if started { "" } else { "; nothing in the image starts it" }
+                );
+                let fix = "name it in before_gate if it may, or take away its Before= so that it waits";
+                found.push(finding(if started { Grade::Open } else { Grade::Note }, what, fix));
+            }
+            Verdict::Gate
+            | Verdict::Held(Held::AsAll | Held::Network | Held::WayIn(_) | Held::Unknown)
+            | Verdict::Own(_)
+            | Verdict::Harmless(_)
+            | Verdict::Ends => {}
         }
     }
     found
@@ -160,210 +193,61 @@ fn verdicts(survey: &Survey) -> Vec<Finding> {
 
 /// What waits does not hold what should not.
 fn ordering(survey: &Survey) -> Vec<Finding> {
-    let plan = survey.plan();
-    let cycles = ordered_before(&survey.units, &plan, &generator::waits_for());
-    let cycles = cycles.into_iter().map(|(unit, goal)| {
-        let what = format!(
-            "{unit} waits and is ordered before {goal}, which the gate waits for: this will not boot"
-        );
-        finding(Grade::Broken, what, "name it in before_gate, or take away its Before=")
-    });
-    let targets = ["sysinit.target", "sockets.target", "timers.target", "paths.target", "basic.target"];
-    let slow = ordered_before(&survey.units, &plan, &targets.map(str::to_owned));
-    let slow = slow.into_iter().map(|(unit, target)| {
-        let what = format!(
-            "{unit} waits and is ordered before {target}: if it is enabled, all the rest of boot waits, too"
-        );
-        finding(Grade::Note, what, "nothing is open, but children take longer; without the unit they do not")
-    });
-    cycles.chain(slow).collect()
-}
-
-/// ssh-keygen(1) is there if keys are wanted that the agent does not make itself.
-fn keygen(root: &Root, survey: &Survey) -> Findings {
-    let wanted = survey.config.ssh_host_keys.iter().find(|kind| **kind != KeyKind::Ed25519);
-    Ok(match wanted {
-        Some(kind) if !root.exists("usr/bin/ssh-keygen")? => {
-            let what = format!("ssh_host_keys has {kind}, which takes ssh-keygen, and there is none");
-            vec![finding(Grade::Broken, what, "install openssh-client or openssh, or take it out")]
-        }
-        Some(_) | None => Vec::new(),
-    })
-}
-
-/// The kernel's command lines: of this boot, and of the next ones.
-fn command_line(root: &Root) -> Findings {
-    let mut lines = Vec::new();
-    for path in ["proc/cmdline", "etc/kernel/cmdline"] {
-        lines.extend(root.read_lossy(path)?.map(|line| (path.to_owned(), line)));
-    }
-    let mut menus = vec!["boot/grub/grub.cfg".to_owned(), "boot/grub2/grub.cfg".to_owned()];
-    for entry in root.names("boot/loader/entries")? {
-        menus.push(format!("boot/loader/entries/{entry}"));
-    }
-    for path in menus {
-        for line in root.read_lossy(&path)?.unwrap_or_default().lines() {
-            let first = line.split_ascii_whitespace().next().unwrap_or_default();
-            if first.starts_with("linux") || first == "options" {
-                lines.push((path.clone(), line.to_owned()));
-            }
-        }
-    }
-    let mut found: Vec<Finding> = Vec::new();
-    for (path, line) in &lines {
-        for word in line.split_ascii_whitespace() {
-            let Some((grade, why)) = parameter(word) else { continue };
-            let what = format!("/{path} has {word}: {why}");
-            if !found.iter().any(|other| other.what.as_str() == what) {
-                found.push(finding(grade, what, "take it off the kernel's command line"));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// What a parameter of the kernel's command line does to the gate (kernel-command-line(7), initramfs-tools(7),
-/// dracut.cmdline(7)).
-fn parameter(word: &str) -> Option<(Grade, &'static str)> {
-    let (key, value) = word.split_once('=').unwrap_or((word, ""));
-    match key {
-        "init" if !matches!(value, "/sbin/init" | "/lib/systemd/systemd" | "/usr/lib/systemd/systemd") => {
-            Some((Grade::Open, "another program runs in place of systemd, without a gate"))
-        }
-        "rdinit" | "rd.break" | "rd.shell" | "break" => {
-            Some((Grade::Open, "it may give a shell before systemd is there"))
-        }
-        "systemd.mask" if value == boot::UNIT => Some((Grade::Broken, "nothing that waits will ever start")),
-        "systemd.unit" | "rescue" | "emergency" | "single" | "s" | "S" | "1" => {
-            Some((Grade::Note, "it boots to another target; shells there wait at the gate"))
-        }
-        "systemd.debug_shell" | "systemd.debug-shell" => {
-            Some((Grade::Note, "its shell waits at the gate, then is root's"))
-        }
-        _ => None,
-    }
-}
-
-/// A console that asks for no password.
-fn autologin(root: &Root) -> Findings {
     let mut found = Vec::new();
-    for directory in ["etc/systemd/system", "usr/lib/systemd/system"] {
-        for unit in root.names(directory)?.iter().filter(|name| name.contains("getty")) {
-            let path = format!("{directory}/{unit}");
-            let drop_ins = root.names(&path).unwrap_or_default();
-            let mut files: Vec<_> = drop_ins.iter().map(|file| format!("{path}/{file}")).collect();
-            files.push(path);
-            for file in files {
-                let text = root.read_lossy(&file).ok().flatten().unwrap_or_default();
-                let is_set = |s: &unit_file::Setting| {
-                    s.key == "ExecStart"
-                        && s.value.split_ascii_whitespace().any(|w| w.starts_with("--autologin") || w == "-a")
-                };
-                if unit_file::settings(&text).iter().any(is_set) {
-                    let what = format!("/{file} logs somebody in without a password, once the gate is open");
-                    found.push(finding(Grade::Note, what, "remove it unless whoever has the console may"));
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// root has no empty password (shadow(5)).
-fn password(root: &Root) -> Findings {
-    let shadow = root.read_lossy("etc/shadow")?.unwrap_or_default();
-    let empty = shadow.lines().any(|line| line.starts_with("root::"));
-    let what = || {
-        finding(
-            Grade::Open,
-            "root's password is empty: past the gate, a console is enough".into(),
-            "passwd --lock root",
-        )
-    };
-    Ok(empty.then(what).into_iter().collect())
-}
-
-/// The magic `SysRq` key, as it is now and as it will be set (sysctl.d(5)).
-fn sysrq(root: &Root) -> Findings {
-    let mut set = Vec::new();
-    if let Some(value) = root.read_lossy("proc/sys/kernel/sysrq")? {
-        set.push(("proc/sys/kernel/sysrq".to_owned(), value.trim().to_owned()));
-    }
-    for directory in ["etc/sysctl.d", "run/sysctl.d", "usr/lib/sysctl.d"] {
-        for file in root.names(directory)? {
-            let path = format!("{directory}/{file}");
-            for line in root.read_lossy(&path)?.unwrap_or_default().lines() {
-                let Some((key, value)) = line.split_once('=') else { continue };
-                if key.trim().trim_start_matches('-').replace('/', ".") == "kernel.sysrq" {
-                    set.push((path.clone(), value.trim().to_owned()));
-                }
-            }
-        }
-    }
-    let on = set.into_iter().filter(|(_, value)| value != "0");
-    Ok(on
-        .map(|(path, value)| {
-            let what =
-                format!("/{path} has {value} for kernel.sysrq: a console can end programs, the agent too");
-            finding(
-                Grade::Note,
-                what,
-                "nothing opens, the machine powers off; kernel.sysrq = 0 in /etc/sysctl.d",
+    for unit in survey.plan.cycles() {
+        let way = survey.plan.before.way(unit).join(", ");
+        let started = survey.is_started(unit);
+        let why = match survey.plan.verdicts.get(unit) {
+            Some(Verdict::Held(Held::WayIn(why))) => format!(" ({why})"),
+            _ => String::new(),
+        };
+        let what = if started {
+            format!(
+                "{unit} waits{why} and is ordered before {way}, which the gate waits for: this will not boot"
             )
-        })
-        .collect())
-}
-
-/// What two machines must not share. In a machine that has an identity these are its own.
-fn left_over(root: &Root) -> Findings {
-    if root.exists("var/lib/ramet-agent/identity.toml")? {
-        return Ok(Vec::new());
+        } else {
+            format!(
+                "{unit} waits{why} and is ordered before {way}, which the gate waits for: started, it is a cycle"
+            )
+        };
+        let fix = "name it in before_gate if it may start in the template, or take away its Before=";
+        found.push(finding(if started { Grade::Broken } else { Grade::Note }, what, fix));
     }
-    let keys = root
-        .names("etc/ssh")?
-        .into_iter()
-        .filter(|name| name.starts_with("ssh_host_") && name.ends_with("_key"));
-    let mut paths: Vec<_> = keys.map(|name| format!("etc/ssh/{name}")).collect();
-    for path in [
-        "etc/machine-id",
-        "etc/krb5.keytab",
-        "var/lib/systemd/random-seed",
-        "var/lib/systemd/credential.secret",
-    ] {
-        if root
-            .read_lossy(path)
-            .ok()
-            .flatten()
-            .is_some_and(|text| !matches!(text.trim(), "" | "uninitialized"))
-        {
-            paths.push(path.to_owned());
+    let targets = ["sysinit.target", "sockets.target", "timers.target", "paths.target", "basic.target"];
+    let direct = survey.order.walk(&survey.units, &targets.map(str::to_owned), |_| true);
+    for (unit, verdict) in &survey.plan.verdicts {
+        if verdict.holds() && direct.has(unit) && survey.is_started(unit) {
+            let target = direct.way(unit).join(", ");
+            let what =
+                format!("{unit} waits and is ordered before {target}: all the rest of boot waits, too");
+            let fix = "nothing is open, but children take longer; without the unit they do not";
+            found.push(finding(Grade::Note, what, fix));
         }
     }
-    let fix = "children get their own, or none; empty it if the image is also used otherwise";
-    Ok(paths.into_iter().map(|path| finding(Grade::Note, format!("/{path} is in the image"), fix)).collect())
+    found
 }
 
-/// The kernels have the driver through which the host reaches the agent.
-fn vsock(root: &Root) -> Findings {
-    const DRIVER: &str = "vmw_vsock_virtio_transport";
-    let is_driver = |path: &str| {
-        path.rsplit('/')
-            .next()
-            .and_then(|name| name.strip_prefix(DRIVER))
-            .is_some_and(|rest| rest.starts_with(".ko"))
-    };
+/// What `before_gate` names is there.
+fn names(survey: &Survey) -> Vec<Finding> {
+    let defaults = Config::default().before_gate;
     let mut found = Vec::new();
-    for kernel in root.names("usr/lib/modules")? {
-        let directory = format!("usr/lib/modules/{kernel}");
-        // Without this list it is no kernel's directory, but what was left of one.
-        let Some(built_in) = root.read_lossy(&format!("{directory}/modules.builtin"))? else { continue };
-        let modules = root.names(&format!("{directory}/kernel/net/vmw_vsock"))?;
-        if !built_in.lines().chain(modules.iter().map(String::as_str)).any(is_driver) {
-            let what = format!("kernel {kernel} has no {DRIVER}: the host will not reach the agent");
-            found.push(finding(Grade::Broken, what, "install the rest of its modules, or another kernel"));
-        }
+    for name in survey.config.before_gate.iter().filter(|name| !defaults.contains(name)) {
+        let name = name.as_str();
+        let why = match survey.units.get(name) {
+            Some(unit)
+                if unit.name == name || super::unit_file::template(name).as_ref() == Some(&unit.name) =>
+            {
+                continue;
+            }
+            Some(unit) => format!("that is another name of {}, and only a unit's own counts", unit.name),
+            None if survey.units.is_masked(name) => "that is masked".to_owned(),
+            None => "there is no such unit".to_owned(),
+        };
+        let what =
+            format!("before_gate in /etc/ramet/agent.toml names {name}, but {why}: it lets nothing go");
+        found.push(finding(Grade::Note, what, "correct it, or take it out"));
     }
-    Ok(found)
+    found
 }
 
 #[cfg(test)]
@@ -403,13 +287,32 @@ mod tests {
     /// One change to a good image, and the one thing that is found.
     #[test]
     fn each_fault_is_found() {
-        use Grade::{Broken, Note, Open};
+        use Grade::{Broken, Fatal, Note, Open};
         type Change = (fn(&Image), Grade, &'static str);
         let changes: &[Change] = &[
             (|i| i.file("etc/ramet/agent.toml", "x"), Broken, "agent.toml is not right"),
-            (|i| i.file("etc/ramet/agent.toml", "before_gate = [\"getty@.service\"]"), Note, ""),
+            (|i| i.file("etc/ramet/agent.toml", "before_gate = [\"getty@.service\"]"), Note, "no such unit"),
+            (|i| i.file("etc/ramet/agent.toml", "before_gate = [\"logind.service\"]"), Note, "no such unit"),
+            (
+                |i| {
+                    i.link("etc/systemd/system/bus.service", "/usr/lib/systemd/system/dbus.service");
+                    i.file("etc/ramet/agent.toml", "before_gate = [\"bus.service\"]");
+                },
+                Note,
+                "another name of dbus.service",
+            ),
             (|i| i.link("etc/systemd/system/ramet-agent.service", "/dev/null"), Broken, "masked"),
-            (|i| i.file("etc/systemd/system/ramet-agent.service", ""), Open, "replaces the agent's unit"),
+            (|i| i.file("etc/systemd/system/ramet-agent.service", ""), Broken, "masked"),
+            (
+                |i| i.file("etc/systemd/system/ramet-agent.service", "[Unit]"),
+                Open,
+                "replaces the agent's unit",
+            ),
+            (
+                |i| i.file("run/systemd/transient/ramet-agent.service.d/x.conf", ""),
+                Open,
+                "changes the agent's unit",
+            ),
             (
                 |i| i.file("etc/systemd/system/ramet-agent.service.d/x.conf", ""),
                 Open,
@@ -431,16 +334,65 @@ mod tests {
                 Open,
                 "lets its unit start",
             ),
-            (|i| i.unit("vendor.service", "DefaultDependencies=no"), Open, "not known here"),
             (
-                |i| i.unit("cloud-x.service", "DefaultDependencies=no\nBefore=local-fs.target"),
+                |i| i.link("etc/systemd/system/a-.service.d/50-ramet-gate.conf", "/dev/null"),
+                Open,
+                "lets its unit start",
+            ),
+            (|i| i.unit("vendor.service", "DefaultDependencies=no"), Note, ""),
+            (
+                |i| {
+                    i.unit("vendor.service", "DefaultDependencies=no\nBefore=local-fs.target");
+                    i.want("vendor.service");
+                },
+                Open,
+                "vendor.service starts before the gate and is not known to be harmless: it is ordered before local-fs",
+            ),
+            (
+                |i| i.unit("vendor.service", "DefaultDependencies=no\nBefore=local-fs.target"),
+                Note,
+                "nothing in the image starts it",
+            ),
+            (
+                |i| {
+                    i.unit("cloud-x.service", "DefaultDependencies=no\nBefore=local-fs.target");
+                    i.want("cloud-x.service");
+                },
                 Broken,
                 "will not boot",
             ),
             (
-                |i| i.unit("x.socket", "Before=sockets.target\n[Socket]\nListenStream=22"),
+                |i| i.unit("cloud-x.service", "DefaultDependencies=no\nBefore=local-fs.target"),
+                Note,
+                "started, it is a cycle",
+            ),
+            (
+                |i| {
+                    i.unit("x.socket", "Before=sockets.target\n[Socket]\nListenStream=22");
+                    i.want("x.socket");
+                },
                 Note,
                 "the rest of boot waits",
+            ),
+            (
+                |i| {
+                    i.unit("systemd-homed-firstboot.service", "");
+                    i.want("systemd-homed-firstboot.service");
+                },
+                Broken,
+                "asks at each child's console",
+            ),
+            (|i| i.file("etc/credstore/system.hostname", "golden"), Fatal, "be golden again after a reboot"),
+            (|i| i.file("proc/cmdline", "systemd.hostname=golden"), Fatal, "be golden again after a reboot"),
+            (|i| i.file("proc/cmdline", "systemd.break=pre-basic"), Open, "in the way of boot"),
+            (|i| i.file("usr/lib/sysctl.d/x.conf", "kernel.hostname=golden"), Fatal, "be golden again"),
+            (|i| i.file("etc/tmpfiles.d/x.conf", "w /etc/hostname - - - - golden"), Fatal, "at each boot"),
+            (
+                |i| {
+                    i.file("usr/share/dbus-1/system-services/x.service", "[D-BUS Service]\nExec=/usr/bin/x\n")
+                },
+                Note,
+                "has no SystemdService=",
             ),
             (|i| i.file("etc/kernel/cmdline", "root=/dev/vda init=/bin/sh"), Open, "has init=/bin/sh"),
             (|i| i.file("boot/loader/entries/a.conf", "options rd.break\n"), Open, "has rd.break"),
@@ -460,7 +412,7 @@ mod tests {
                 Note,
                 "without a password",
             ),
-            (|i| i.file("etc/shadow", "root::19000:0:99999:7:::\n"), Open, "password is empty"),
+            (|i| i.file("etc/shadow", "root::19000:0:99999:7:::\n"), Open, "password of root is empty"),
             (
                 |i| i.file("usr/lib/sysctl.d/50-default.conf", "# c\n-kernel.sysrq = 0x01b6\n"),
                 Note,
@@ -477,7 +429,7 @@ mod tests {
             change(&image);
             let found = grades(&image);
             if what.is_empty() {
-                assert_eq!(found, [], "what is named and not there is nothing");
+                assert_eq!(found, [], "what waits is nothing to tell");
             } else {
                 assert!(
                     matches!(&found[..], [(g, w)] if g == grade && w.contains(what)),
@@ -495,7 +447,7 @@ mod tests {
         image.unit("vendor.service", "DefaultDependencies=no");
         let found = grades(&image);
         assert!(
-            matches!(&found[..], [(Grade::Open, what)] if what.contains("names ssh.service")),
+            matches!(&found[..], [(Grade::Open, what)] if what.contains("names ssh.service, but it lets somebody in")),
             "{found:?}"
         );
         assert_eq!(run(&image.root, false).unwrap(), ExitCode::FAILURE);

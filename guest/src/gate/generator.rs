@@ -1,9 +1,8 @@
 //! The generator (systemd.generator(7)): systemd runs it before it loads units, at boot and whenever it reloads.
 
-use super::{
-    DROP_IN, GateError, Scope, Survey, Verdict, check, links, lists, ordered_before, unit_file::settings,
-};
+use super::{GateError, Held, Scope, Survey, Verdict, check, links, lists, unit_file::settings, units::FILE};
 use crate::{error::chain, root::Root};
+use ramet_proto::text::to_hex;
 use std::{
     ffi::OsString,
     fs, io,
@@ -14,8 +13,15 @@ use std::{
 /// Where the generator is installed, a link to the agent; the name it is called by is the last part.
 pub(super) const PATH: &str = "/usr/lib/systemd/system-generators/ramet-gate";
 
-/// In the agent's environment if the generator has done its part.
+/// In the agent's environment if the generator has done its part, with what is in [`NONCE`].
 pub(super) const MARK: &str = "RAMET_GATE";
+
+/// Where the generator keeps what it marks its drop-in for the gate with: random, and one for each boot, so that no
+/// setting of somebody else's passes for it.
+pub(super) const NONCE: &str = "run/ramet-agent/gate";
+
+/// What the mark stands for in [`FOR_GATE`].
+const PLACEHOLDER: &str = "@NONCE@";
 
 /// The generator's drop-in for the gate itself. What the gate waits for stands here rather than in its unit: as long as
 /// these are held themselves, waiting for them would be a cycle, and the agent could not say what is wrong.
@@ -47,7 +53,8 @@ pub(crate) fn run(directories: &[OsString]) -> ExitCode {
         return ExitCode::from(2);
     };
     let done = Root::open(Path::new("/")).map_err(|error| chain(&error)).and_then(|root| {
-        let files = files(&root).map_err(|error| chain(&error))?;
+        let nonce = nonce(&root).map_err(|error| chain(&error))?;
+        let files = files(&root, &nonce).map_err(|error| chain(&error))?;
         write(Path::new(normal), &files).map_err(|error| chain(&error))
     });
     match done {
@@ -62,34 +69,57 @@ pub(crate) fn run(directories: &[OsString]) -> ExitCode {
 /// A unit, and what its drop-in says.
 type DropIn = (String, String);
 
+/// The mark of this boot. It stays when systemd reloads: the agent may run already.
+fn nonce(root: &Root) -> Result<String, GateError> {
+    let is_one = |nonce: &String| nonce.len() == 32 && nonce.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(nonce) = root.read_lossy(NONCE)?.filter(is_one) {
+        return Ok(nonce);
+    }
+    // Never blocks, however early (random(4)).
+    let uuid = root.read_lossy("proc/sys/kernel/random/uuid")?.unwrap_or_default().replace('-', "");
+    let mut nonce = uuid.trim().to_owned();
+    if !is_one(&nonce) {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| GateError::Nonce(error.into()))?;
+        nonce = to_hex(&bytes);
+    }
+    root.make_dir("run/ramet-agent", 0o755)?;
+    root.replace(NONCE, nonce.as_bytes(), 0o600)?;
+    Ok(nonce)
+}
+
 /// The drop-ins to write. The gate's is the last: without it the gate does not open.
-fn files(root: &Root) -> Result<Vec<DropIn>, GateError> {
+fn files(root: &Root, nonce: &str) -> Result<Vec<DropIn>, GateError> {
     check(root)?;
     let survey = Survey::of(root, Scope::Installed)?;
-    let plan = survey.plan();
-    for (unit, goal) in ordered_before(&survey.units, &plan, &waits_for()) {
-        crate::log!("{unit} is held and ordered before {goal}, which the gate waits for: this will not boot");
+    let verdicts = &survey.plan.verdicts;
+    for unit in survey.plan.cycles() {
+        let way = survey.plan.before.way(unit).join(", ");
+        crate::log!("{unit} is held and ordered before {way}, which the gate waits for: this will not boot");
     }
     let mut files: Vec<DropIn> = lists::MADE_LATER
         .iter()
-        .filter(|unit| !plan.contains_key(**unit))
+        .filter(|unit| !verdicts.contains_key(**unit))
         .map(|unit| exempt(unit, "early; other generators or udev make it"))
         .collect();
-    let mut for_gate = FOR_GATE.to_owned();
-    for (unit, verdict) in &plan {
+    let mut for_gate = FOR_GATE.replace(PLACEHOLDER, nonce);
+    for (unit, verdict) in verdicts {
         match verdict {
             named if links::is_early(unit, named) => {
-                files.push(((*unit).to_owned(), links::DROP_IN.to_owned()));
-                for_gate += links::FOR_GATE;
+                files.push((unit.clone(), links::EARLY.to_owned()));
+                for_gate += links::GATE_AFTER;
                 let (target, waits) = links::TARGET;
                 files.push((target.to_owned(), waits.to_owned()));
             }
             Verdict::Named => files.push(exempt(unit, "named in /etc/ramet/agent.toml")),
-            Verdict::Early => files.push(exempt(unit, "early (DefaultDependencies=no)")),
-            Verdict::Held if !survey.units[*unit].is_service() => {
-                files.push(((*unit).to_owned(), FOR_SOCKET.to_owned()));
+            Verdict::Harmless(why) => files.push(exempt(unit, &format!("early, and {why}"))),
+            Verdict::Ends => files.push(exempt(unit, "only what ends the machine's run starts it")),
+            Verdict::Needed(by) => {
+                files.push(exempt(unit, &format!("early, and before {by}, which the gate waits for")));
             }
-            Verdict::Held | Verdict::Own { .. } | Verdict::Gate => {}
+            Verdict::Held(Held::Network) => files.push((unit.clone(), FOR_SOCKET.to_owned())),
+            Verdict::Held(Held::AsAll | Held::WayIn(_) | Held::Unknown) | Verdict::Own(_) | Verdict::Gate => {
+            }
         }
     }
     files.push((crate::boot::UNIT.to_owned(), for_gate));
@@ -109,7 +139,7 @@ pub(super) fn waits_for() -> Vec<String> {
 fn write(directory: &Path, files: &[DropIn]) -> Result<(), WriteError> {
     for (unit, text) in files {
         let dir = directory.join(format!("{unit}.d"));
-        let path = dir.join(DROP_IN);
+        let path = dir.join(FILE);
         fs::create_dir_all(&dir)
             .and_then(|()| fs::write(&path, text))
             .map_err(|source| WriteError { path, source })?;
@@ -125,12 +155,12 @@ mod tests {
 
     fn generated(image: &Image) -> Result<BTreeMap<String, String>, GateError> {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &files(&image.root)?).unwrap();
+        write(dir.path(), &files(&image.root, &nonce(&image.root)?)?).unwrap();
         let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
         Ok(entries
             .map(|dir| {
                 let unit = dir.file_name().unwrap().to_str().unwrap().strip_suffix(".d").unwrap().to_owned();
-                (unit, fs::read_to_string(dir.join(DROP_IN)).unwrap())
+                (unit, fs::read_to_string(dir.join(FILE)).unwrap())
             })
             .collect())
     }
@@ -152,7 +182,10 @@ mod tests {
         assert!(!files.contains_key("app.service"));
         assert_eq!(files["app.socket"], FOR_SOCKET);
         let gate = &files["ramet-agent.service"];
-        assert!(gate.contains("Environment=RAMET_GATE=") && !super::super::units::holds(gate));
+        let nonce = image.root.read_text(NONCE).unwrap().unwrap();
+        assert!(nonce.len() == 32 && gate.contains(&format!("Environment=RAMET_GATE={nonce}\n")));
+        assert!(!super::super::units::holds(gate));
+        assert_eq!(generated(&image).unwrap()["ramet-agent.service"], *gate, "a reload changes the mark");
         assert!(waits_for().iter().any(|unit| unit == "local-fs.target"));
     }
 
@@ -162,12 +195,31 @@ mod tests {
         image.file("etc/ramet/agent.toml", "before_gate = [\"dbus\"]");
         assert!(matches!(generated(&image), Err(GateError::Config(_))));
 
-        let image = Image::new();
-        image.link("etc/systemd/system/service.d/50-ramet-gate.conf", "/dev/null");
-        assert!(matches!(generated(&image), Err(GateError::Shadowed(_))));
+        for directory in [
+            "etc/systemd/system.control",
+            "run/systemd/system.control",
+            "run/systemd/transient",
+            "etc/systemd/system",
+            "etc/systemd/system.attached",
+            "run/systemd/system",
+            "run/systemd/system.attached",
+            "run/systemd/generator",
+            "run/systemd/generator.early",
+            "usr/local/lib/systemd/system",
+        ] {
+            let image = Image::new();
+            image.link(&format!("{directory}/service.d/50-ramet-gate.conf"), "/dev/null");
+            assert!(matches!(generated(&image), Err(GateError::Shadowed(_))), "{directory}");
+        }
 
         let image = Image::new();
         image.file(super::super::FOR_ALL, "[Unit]\nAfter=ramet-agent.service\n");
+        assert!(matches!(generated(&image), Err(GateError::NotForAll(_))));
+
+        // systemd knows these in [Unit] only.
+        let image = Image::new();
+        let text = "[Service]\nRequires=ramet-agent.service\nAfter=ramet-agent.service\n";
+        image.file(super::super::FOR_ALL, text);
         assert!(matches!(generated(&image), Err(GateError::NotForAll(_))));
     }
 

@@ -4,9 +4,8 @@
 //! link. So it starts in the template, after `ramet-links.service` has told it to leave every link alone. The agent takes
 //! that back as it opens the gate, and has networkd read its settings again.
 
-use super::{Verdict, ordered_before, plan, unit_file::UnitName, units::Unit};
+use super::{Order, Plan, Units, Verdict, unit_file::UnitName};
 use crate::root::{FileError, Root};
-use std::collections::BTreeMap;
 
 pub(crate) const UNIT: &str = "systemd-networkd.service";
 
@@ -17,10 +16,10 @@ pub(crate) const HOLD: &str = "run/systemd/network/00-00-ramet-gate.network";
 pub(crate) const FREE: &str = "run/ramet-agent/links-are-free";
 
 /// networkd's drop-in for its start before the gate.
-pub(super) const DROP_IN: &str = include_str!("../../rootfs/usr/lib/ramet-agent/network-is-early.conf");
+pub(super) const EARLY: &str = include_str!("../../rootfs/usr/lib/ramet-agent/network-is-early.conf");
 
 /// What the gate's own drop-in says besides. Told to read its settings while it starts, networkd would end.
-pub(super) const FOR_GATE: &str = "\n[Unit]\nAfter=systemd-networkd.service\n";
+pub(super) const GATE_AFTER: &str = "\n[Unit]\nAfter=systemd-networkd.service\n";
 
 /// What would else be reached in the template, and with it file systems of a network.
 pub(super) const TARGET: (&str, &str) = (
@@ -28,7 +27,7 @@ pub(super) const TARGET: (&str, &str) = (
     "# Waits for the gate, though networkd does not.\n[Unit]\nAfter=ramet-agent.service\n",
 );
 
-/// What a held unit must not be ordered before: the gate waits for networkd, which waits for this.
+/// What nothing that waits must be ordered before: the gate waits for networkd, which waits for this.
 const WAITED_FOR: [&str; 2] = [UNIT, "network-pre.target"];
 
 /// Where networkd's settings are.
@@ -48,15 +47,18 @@ const PARAMETERS: [&str; 4] = ["bond=", "bridge=", "team=", "vlan="];
 /// Whether networkd, which the settings name, can start before the gate.
 pub(super) fn can_be_early(
     root: &Root,
-    units: &BTreeMap<String, Unit>,
+    units: &Units,
+    order: &Order,
     before_gate: &[UnitName],
 ) -> Result<bool, FileError> {
+    if !before_gate.iter().any(|unit| unit.as_str() == UNIT) {
+        return Ok(false);
+    }
     // Older ones do not read their settings again on SIGHUP (systemd.service(5), Type=notify-reload).
     if !units.get(UNIT).is_some_and(|unit| unit.reloads) {
         return Ok(false);
     }
-    let waited_for = WAITED_FOR.map(str::to_owned);
-    if !ordered_before(units, &plan(units, before_gate), &waited_for).is_empty() {
+    if waits_for_the_gate(units, order, before_gate) {
         return Ok(false);
     }
     for directory in NETPLAN {
@@ -82,6 +84,19 @@ pub(super) fn can_be_early(
     Ok(true)
 }
 
+/// Whether networkd is started after something that waits, or the gate after network.target, which waits where networkd
+/// does not: either would be a cycle.
+fn waits_for_the_gate(units: &Units, order: &Order, before_gate: &[UnitName]) -> bool {
+    let others: Vec<UnitName> = before_gate.iter().filter(|unit| unit.as_str() != UNIT).cloned().collect();
+    let plan = Plan::of(units, order, &others);
+    let waits = |unit: &str| {
+        unit == crate::boot::UNIT || (unit != UNIT && plan.verdicts.get(unit).is_some_and(Verdict::holds))
+    };
+    let before = order.walk(units, &WAITED_FOR.map(str::to_owned), waits);
+    let target = TARGET.0;
+    before.units().any(|unit| waits(unit) || unit == target) || plan.before.has(target)
+}
+
 /// Whether `verdict` is that networkd starts before the gate, links left alone.
 pub(super) fn is_early(unit: &str, verdict: &Verdict) -> bool {
     unit == UNIT && *verdict == Verdict::Named
@@ -98,19 +113,33 @@ mod tests {
         image.file("etc/systemd/network/80-dhcp.network", "");
         change(&image);
         let survey = Survey::of(&image.root, Scope::Installed).unwrap();
-        survey.plan().iter().any(|(unit, verdict)| is_early(unit, verdict))
+        survey.plan.verdicts.iter().any(|(unit, verdict)| is_early(unit, verdict))
     }
 
     #[test]
     fn it_is_early_where_links_can_be_held() {
         assert!(early(|_| {}));
         assert!(early(
-            |image| image.unit("firewall.service", "DefaultDependencies=no\nBefore=network-pre.target")
+            |image| image.unit("nftables.service", "DefaultDependencies=no\nBefore=network-pre.target")
         ));
+        assert!(
+            !early(|image| image.unit("fw.service", "DefaultDependencies=no\nBefore=network-pre.target")),
+            "not known to be harmless, so it waits"
+        );
         assert!(!early(|image| image.file("etc/ramet/agent.toml", "before_gate = []")), "not named");
         assert!(!early(|image| image.unit(UNIT, "[Service]\nType=notify")), "of before systemd 253");
         assert!(!early(|image| image.unit("firewall.service", "Before=network-pre.target")), "a cycle");
         assert!(!early(|image| image.unit("cloud.service", &format!("Before={UNIT}"))), "a cycle");
+        // F9: held a is before early b, and that before networkd.
+        assert!(!early(|image| {
+            image.unit("a.service", "Before=nftables.service");
+            image.unit("nftables.service", "DefaultDependencies=no\nBefore=network-pre.target");
+        }));
+        assert!(!early(|image| {
+            image.unit("lock.service", "DefaultDependencies=no\nBefore=data.mount");
+            image.file("etc/fstab", "/dev/x /data ext4 nofail,x-systemd.before=network-pre.target\n");
+        }));
+        assert!(!early(|image| image.unit("x.mount", "After=network.target")), "the gate would wait for it");
         assert!(!early(|image| image.file("etc/systemd/network/br0.netdev", "")));
         assert!(!early(|image| image.file("usr/lib/systemd/network/00-00-first.network", "")));
         assert!(!early(|image| image.file("etc/netplan/50-bridge.yaml", "")), "netplan may make devices");

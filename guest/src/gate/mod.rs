@@ -6,39 +6,55 @@
 //! directory takes that one's place (systemd.unit(5)). Without the generator everything is held, and [`check`] keeps
 //! the agent from opening then.
 //!
-//! Early services (`DefaultDependencies=no`) are exempt since what the gate itself needs is among them: held, they would
-//! wait for the gate and the gate for them. That other generators order units, too, and cannot be seen from here, is
-//! why it is decided by that setting and not by the order found. All others are ordered after sysinit.target and
-//! basic.target, which the gate does not wait for, so they make no cycle. Should a cycle come about, systemd drops
+//! An early service (`DefaultDependencies=no`) may be one that the gate itself needs: held, it would wait for the gate and
+//! the gate for it. So it is exempt if it is known to be harmless ([`lists::HARMLESS`]), or if something that the gate
+//! waits for is ordered after it ([`Order`]); all others wait, and make no cycle, since nothing that the gate waits for
+//! waits for them. What is not early is ordered after sysinit.target and basic.target, which the gate does not wait for.
+//! Other generators order units, too, and cannot be seen from here; should a cycle come about all the same, systemd drops
 //! jobs until there is none, and with the gate's all of those that require it: nothing opens.
 
+mod command_line;
+mod credentials;
+mod dbus;
 pub(crate) mod doctor;
+mod fstab;
 pub(crate) mod generator;
+mod image;
 pub(crate) mod links;
 mod lists;
+mod logins;
+mod order;
+mod parameters;
 pub(crate) mod show;
+pub(crate) mod specifiers;
+mod uki;
+mod undone;
 mod unit_file;
 mod units;
 
 pub(crate) use unit_file::UnitName;
+pub(crate) use units::Scope;
 
 use crate::{
     boot,
     config::{Config, ConfigError},
     root::{FileError, Root},
 };
-use std::collections::BTreeMap;
-use units::{DROP_IN, Scope, Unit};
+use doctor::{Findings, finding};
+use order::{Order, Walk};
+use std::collections::{BTreeMap, BTreeSet};
+use units::{DropIn, Unit, Units};
 
 /// The drop-in that holds every service, below the root.
 const FOR_ALL: &str = "usr/lib/systemd/system/service.d/50-ramet-gate.conf";
 
-/// What would be read in its place.
-const SHADOWS: &[&str] = &[
-    "etc/systemd/system/service.d/50-ramet-gate.conf",
-    "run/systemd/system/service.d/50-ramet-gate.conf",
-    "usr/local/lib/systemd/system/service.d/50-ramet-gate.conf",
-];
+/// What would be read in its place: the same below each directory of units that goes before.
+fn shadows() -> impl Iterator<Item = String> {
+    let before = units::INSTALLED.iter().take_while(|directory| !FOR_ALL.starts_with(**directory));
+    before
+        .chain(&["run/systemd/generator.early", units::GENERATED])
+        .map(|directory| format!("{directory}/service.d/{}", units::FILE))
+}
 
 /// There is no telling what is held.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +66,14 @@ pub(crate) enum GateError {
     #[error("/{0} does not hold services at the gate; put the one of ramet-agent there")]
     NotForAll(&'static str),
     #[error("/{0} takes the place of /{FOR_ALL}, which holds services at the gate; remove it")]
-    Shadowed(&'static str),
+    Shadowed(String),
     #[error(
         "the generator {path} has not run or has failed, so it is not known what is held; run it by hand to see why",
         path = generator::PATH
     )]
     NotGenerated,
+    #[error("cannot get random bytes for the gate's mark")]
+    Nonce(#[source] std::io::Error),
 }
 
 /// What becomes of a unit.
@@ -64,80 +82,132 @@ enum Verdict {
     /// It is the gate.
     Gate,
     /// It waits.
-    Held,
-    /// It waits or not, as its own drop-in says, which is here.
-    Own { path: String, holds: bool },
+    Held(Held),
+    /// It waits or not, as its own drop-in says.
+    Own(DropIn),
     /// It starts before: the image's owner says so.
     Named,
-    /// It starts before: `DefaultDependencies=no`.
-    Early,
+    /// It starts before: it is early and known to be harmless, for this reason.
+    Harmless(&'static str),
+    /// It starts before: it is early, and started only as the machine's run ends.
+    Ends,
+    /// It starts before without being known: it is early, and the gate waits for what is ordered after it, this first.
+    Needed(String),
+}
+
+/// Why a unit waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// All do.
+    AsAll,
+    /// It is a socket that is reached from outside.
+    Network,
+    /// It starts early, but for this reason it must not.
+    WayIn(&'static str),
+    /// It starts early, and nothing is known of it.
+    Unknown,
 }
 
 impl Verdict {
     fn holds(&self) -> bool {
         match self {
-            Self::Held => true,
-            Self::Own { holds, .. } => *holds,
-            Self::Gate | Self::Named | Self::Early => false,
+            Self::Held(_) => true,
+            Self::Own(drop_in) => drop_in.holds,
+            Self::Gate | Self::Named | Self::Harmless(_) | Self::Ends | Self::Needed(_) => false,
         }
     }
 }
 
-/// Decides for every service, and for every socket that is reached from outside. A socket of this machine's own is let
+/// What becomes of each service, and of each socket that is reached from outside. A socket of this machine's own is let
 /// be: who connects waits for its service.
-fn plan<'u>(units: &'u BTreeMap<String, Unit>, before_gate: &[UnitName]) -> BTreeMap<&'u str, Verdict> {
-    let mut plan = BTreeMap::new();
-    for unit in units.values() {
-        let name = unit.name.as_str();
-        if let Some(verdict) = decide(unit, before_gate.iter().any(|named| named.as_str() == name)) {
-            plan.insert(name, verdict);
-        }
-    }
-    plan
+struct Plan {
+    verdicts: BTreeMap<String, Verdict>,
+    /// What the gate is started after.
+    before: Walk,
 }
 
-fn decide(unit: &Unit, named: bool) -> Option<Verdict> {
+impl Plan {
+    fn of(units: &Units, order: &Order, before_gate: &[UnitName]) -> Self {
+        let enders = only_at_the_end(units);
+        let mut verdicts = BTreeMap::new();
+        for unit in units.iter() {
+            let named = before_gate.iter().any(|named| named.as_str() == unit.name);
+            if let Some(verdict) = decide(unit, named, enders.contains(unit.name.as_str())) {
+                verdicts.insert(unit.name.clone(), verdict);
+            }
+        }
+        // An instance that has no file of its own.
+        for named in before_gate.iter().map(UnitName::as_str) {
+            if units.get(named).is_some_and(|unit| Some(&unit.name) == unit_file::template(named).as_ref()) {
+                verdicts.insert(named.to_owned(), Verdict::Named);
+            }
+        }
+        let ends = |unit: &str| match verdicts.get(unit) {
+            Some(Verdict::Held(Held::Unknown)) | None => false,
+            Some(verdict) => verdict.holds() || *verdict == Verdict::Gate,
+        };
+        let before = order.walk(units, &generator::waits_for(), ends);
+        for (name, verdict) in &mut verdicts {
+            if *verdict == Verdict::Held(Held::Unknown) && before.has(name) {
+                let by = before.way(name).first().copied().unwrap_or(boot::UNIT).to_owned();
+                *verdict = Verdict::Needed(by);
+            }
+        }
+        Self { verdicts, before }
+    }
+
+    /// The units that wait, or are the gate, and that the gate waits for in turn: an ordering cycle.
+    fn cycles(&self) -> impl Iterator<Item = &String> {
+        self.before
+            .units()
+            .filter(|unit| self.verdicts.get(*unit).is_some_and(|v| v.holds() || *v == Verdict::Gate))
+    }
+}
+
+fn decide(unit: &Unit, named: bool, ends: bool) -> Option<Verdict> {
     if unit.name == boot::UNIT {
         return Some(Verdict::Gate);
     }
-    if let Some((path, holds)) = &unit.drop_in {
-        return Some(Verdict::Own { path: path.clone(), holds: *holds });
+    if let Some(drop_in) = &unit.drop_in {
+        return Some(Verdict::Own(drop_in.clone()));
     }
     if named {
         return Some(Verdict::Named);
     }
-    let is_way_in =
-        std::iter::once(&unit.name).chain(&unit.aliases).any(|name| lists::has(lists::WAYS_IN, name));
-    if unit.is_service() {
-        Some(if unit.early && !is_way_in { Verdict::Early } else { Verdict::Held })
-    } else {
-        unit.network.then_some(Verdict::Held)
+    if !unit.is_service() {
+        return unit.network.then_some(Verdict::Held(Held::Network));
     }
+    if !unit.early {
+        return Some(Verdict::Held(Held::AsAll));
+    }
+    let way_in =
+        std::iter::once(&unit.name).chain(&unit.aliases).find_map(|name| lists::why(lists::WAYS_IN, name));
+    Some(match (way_in, lists::why(lists::HARMLESS, &unit.name)) {
+        (Some(why), _) => Verdict::Held(Held::WayIn(why)),
+        (None, Some(why)) => Verdict::Harmless(why),
+        (None, None) if ends => Verdict::Ends,
+        (None, None) => Verdict::Held(Held::Unknown),
+    })
 }
 
-/// The units that would wait, and that `goals` wait for in turn, each with the first goal found: an ordering cycle, where
-/// the goals are what the gate waits for.
-fn ordered_before<'u>(
-    units: &'u BTreeMap<String, Unit>,
-    plan: &BTreeMap<&'u str, Verdict>,
-    goals: &[String],
-) -> Vec<(&'u str, String)> {
-    let mut found = Vec::new();
-    for (name, verdict) in plan {
-        let goal = goals.iter().find(|goal| {
-            units[*name].before.contains(*goal) || units.get(*goal).is_some_and(|g| g.after.contains(*name))
-        });
-        if let Some(goal) = goal.filter(|_| verdict.holds()) {
-            found.push((*name, goal.clone()));
-        }
+/// The units that are started by nothing but what ends the machine's run. Held, they would have to be started while the
+/// gate is being stopped, and be left out.
+fn only_at_the_end(units: &Units) -> BTreeSet<&str> {
+    let (mut ends, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for unit in units.iter() {
+        let is_end = lists::ENDS.contains(&unit.name.as_str());
+        let pulled = unit.pulls.iter().filter_map(|name| units.get(name)).map(|unit| unit.name.as_str());
+        if is_end { ends.extend(pulled) } else { others.extend(pulled) }
     }
-    found
+    ends.into_iter().filter(|name| !others.contains(name)).collect()
 }
 
 /// Whether this root holds its services, as far as it can be seen from the files.
 pub(crate) fn check(root: &Root) -> Result<(), GateError> {
-    if let Some(shadow) = find(root, SHADOWS)? {
-        return Err(GateError::Shadowed(shadow));
+    for shadow in shadows() {
+        if root.exists(&shadow)? {
+            return Err(GateError::Shadowed(shadow));
+        }
     }
     if root.read_lossy(FOR_ALL)?.is_some_and(|text| units::holds(&text)) {
         Ok(())
@@ -146,39 +216,53 @@ pub(crate) fn check(root: &Root) -> Result<(), GateError> {
     }
 }
 
-/// Whether the gate holds while this process runs: [`check`], and the generator has done its part.
+/// Whether the gate holds while this process runs: [`check`], and the generator has done its part. That is so if systemd
+/// has read what it wrote: its mark of this boot is in this process's environment.
 pub(crate) fn is_sound(root: &Root) -> Result<(), GateError> {
     check(root)?;
-    if std::env::var_os(generator::MARK).is_some() { Ok(()) } else { Err(GateError::NotGenerated) }
+    let mark = std::env::var(generator::MARK).ok();
+    if is_marked(root, mark.as_deref())? { Ok(()) } else { Err(GateError::NotGenerated) }
 }
 
-fn find<'p>(root: &Root, paths: &[&'p str]) -> Result<Option<&'p str>, FileError> {
-    for path in paths {
-        if root.exists(path)? {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
+fn is_marked(root: &Root, mark: Option<&str>) -> Result<bool, FileError> {
+    let written = root.read_lossy(generator::NONCE)?;
+    Ok(mark.is_some_and(|mark| !mark.is_empty()) && mark == written.as_deref())
 }
 
 /// What there is and what becomes of it.
 struct Survey {
-    units: BTreeMap<String, Unit>,
+    units: Units,
+    order: Order,
     config: Config,
+    plan: Plan,
+    /// What boot starts.
+    started: BTreeSet<String>,
 }
 
 impl Survey {
     fn of(root: &Root, scope: Scope) -> Result<Self, GateError> {
-        let mut survey = Self { config: Config::load(root)?, units: units::load(root, scope)? };
-        let before_gate = &mut survey.config.before_gate;
-        if !links::can_be_early(root, &survey.units, before_gate)? {
-            before_gate.retain(|unit| unit.as_str() != links::UNIT);
+        let mut config = Config::load(root)?;
+        let units = units::load(root, scope)?;
+        let order = Order::of(&units);
+        if !links::can_be_early(root, &units, &order, &config.before_gate)? {
+            config.before_gate.retain(|unit| unit.as_str() != links::UNIT);
         }
-        Ok(survey)
+        let plan = Plan::of(&units, &order, &config.before_gate);
+        let started = units.closure(&["default.target"], |unit| {
+            let lists = [&unit.pulls, &unit.triggers];
+            lists.into_iter().flatten().collect()
+        });
+        Ok(Self { units, order, config, plan, started })
     }
 
-    fn plan(&self) -> BTreeMap<&str, Verdict> {
-        plan(&self.units, &self.config.before_gate)
+    /// Whether boot starts the unit: it is wanted by what is wanted, from default.target on, or is triggered by that. What
+    /// other programs start, udev among them, is not seen.
+    fn is_started(&self, unit: &str) -> bool {
+        self.started.contains(&self.units.resolve(unit))
+    }
+
+    fn verdict(&self, unit: &str) -> Option<&Verdict> {
+        self.plan.verdicts.get(&self.units.resolve(unit))
     }
 }
 

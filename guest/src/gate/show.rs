@@ -1,6 +1,9 @@
 //! `ramet-agent gate show`: what starts before the gate and why, and what waits.
 
-use super::{GateError, Scope, Survey, Verdict};
+use super::{
+    GateError, Held, Scope, Survey, Verdict,
+    specifiers::{self, Asks, Uses},
+};
 use crate::{
     error::chain,
     root::{FileError, Root},
@@ -10,9 +13,9 @@ use std::{fmt::Write, process::ExitCode};
 
 /// Prints what becomes of each unit in `root`.
 pub(crate) fn run(root: &Root, json: bool) -> Result<ExitCode, FileError> {
-    match survey(root) {
-        Ok(text) if !json => print!("{}", text.0),
-        Ok(text) => println!("{}", text.1),
+    match Survey::of(root, Scope::Running) {
+        Ok(survey) if json => println!("{}", for_programs(&survey)),
+        Ok(survey) => print!("{}", for_people(&survey)),
         Err(GateError::File(error)) => return Err(error),
         Err(error) => {
             crate::log!("ramet-agent: {}", chain(&error));
@@ -22,32 +25,62 @@ pub(crate) fn run(root: &Root, json: bool) -> Result<ExitCode, FileError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same for people, and for programs.
-fn survey(root: &Root) -> Result<(String, serde_json::Value), GateError> {
-    let survey = Survey::of(root, Scope::Running)?;
-    let plan = survey.plan();
-    let width = plan.keys().map(|unit| unit.len()).max().unwrap_or_default();
+fn why(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Gate => "the gate".into(),
+        Verdict::Named => "named in /etc/ramet/agent.toml".into(),
+        Verdict::Harmless(why) => format!("early: {why}"),
+        Verdict::Ends => "early: only what ends the machine's run starts it".into(),
+        Verdict::Needed(by) => format!("early, not known: the gate waits for {by}, which is after it"),
+        Verdict::Own(drop_in) => format!("/{}", drop_in.path),
+        Verdict::Held(Held::AsAll) => String::new(),
+        Verdict::Held(Held::Network) => "reached over a network".into(),
+        Verdict::Held(Held::WayIn(why)) => format!("early, but {why}"),
+        Verdict::Held(Held::Unknown) => "early, not known to be harmless".into(),
+    }
+}
+
+/// What systemd remembers, each with the units that make it.
+fn remembered(uses: &Uses, asks: &Asks) -> Vec<(&'static str, Vec<String>)> {
+    vec![
+        ("host", uses.host.clone()),
+        ("machine_id", [&uses.machine_id[..], &asks.machine_id].concat()),
+        ("boot_id", [&uses.boot_id[..], &asks.boot_id].concat()),
+    ]
+}
+
+fn for_people(survey: &Survey) -> String {
+    let verdicts = &survey.plan.verdicts;
+    let width = verdicts.keys().map(String::len).max().unwrap_or_default();
     let (mut before, mut held) = (String::new(), String::new());
-    let (mut before_json, mut held_json) = (Vec::new(), Vec::new());
-    for (unit, verdict) in &plan {
-        let why = match verdict {
-            Verdict::Gate => "the gate".to_owned(),
-            Verdict::Named => "named in /etc/ramet/agent.toml".to_owned(),
-            Verdict::Early => "early: DefaultDependencies=no".to_owned(),
-            Verdict::Own { path, .. } => format!("/{path}"),
-            Verdict::Held => String::new(),
-        };
-        let (text, list) =
-            if verdict.holds() { (&mut held, &mut held_json) } else { (&mut before, &mut before_json) };
-        let line = format!("  {unit:width$}  {why}");
+    for (unit, verdict) in verdicts {
+        let text = if verdict.holds() { &mut held } else { &mut before };
+        let line = format!("  {unit:width$}  {}", why(verdict));
         // Writing to a String does not fail.
         let _ = writeln!(text, "{}", line.trim_end());
-        list.push(json!({ "unit": unit, "why": why }));
     }
-    let text = format!(
+    let mut text = format!(
         "start before the gate:\n{before}wait:\n{held}  every other service, too, as soon as there is one\n"
     );
-    Ok((text, json!({ "before_gate": before_json, "held": held_json })))
+    for (what, units) in remembered(&specifiers::uses(&survey.units), &specifiers::asks(survey)) {
+        if !units.is_empty() {
+            let what = what.replace('_', "-");
+            let _ = writeln!(text, "make systemd remember the {what}:\n  {}", units.join("\n  "));
+        }
+    }
+    text
+}
+
+fn for_programs(survey: &Survey) -> serde_json::Value {
+    let (mut before, mut held) = (Vec::new(), Vec::new());
+    for (unit, verdict) in &survey.plan.verdicts {
+        let list = if verdict.holds() { &mut held } else { &mut before };
+        list.push(json!({ "unit": unit, "why": why(verdict) }));
+    }
+    let remembered = remembered(&specifiers::uses(&survey.units), &specifiers::asks(survey));
+    let remembered: serde_json::Map<String, serde_json::Value> =
+        remembered.into_iter().map(|(what, units)| (what.to_owned(), json!(units))).collect();
+    json!({ "before_gate": before, "held": held, "remembered": remembered })
 }
 
 #[cfg(test)]
@@ -61,28 +94,45 @@ mod tests {
         image.unit("dbus.service", "");
         image.unit("app.service", "");
         image.unit("systemd-udevd.service", "DefaultDependencies=no");
+        image.unit("auditd.service", "DefaultDependencies=no");
+        image.unit("vendor.service", "DefaultDependencies=no");
+        image.unit("unlock.service", "DefaultDependencies=no\nBefore=local-fs.target");
         image.link("etc/systemd/system/own.service.d/50-ramet-gate.conf", "/dev/null");
         image.unit("own.service", "");
-        let (text, json) = survey(&image.root).unwrap();
-        let (before, held) = text.split_once("wait:\n").unwrap();
+        image.file("usr/lib/systemd/system/who.service", "[Service]\nExecStart=/x %H\n");
+        image.link("etc/systemd/system/default.target.wants/who.service", "/x/who.service");
+        image.unit("default.target", "");
+        let survey = Survey::of(&image.root, Scope::Running).unwrap();
+        let text = for_people(&survey);
+        let (before, rest) = text.split_once("wait:\n").unwrap();
         for expected in [
             "  dbus.service           named in /etc/ramet/agent.toml\n",
             "  own.service            /etc/systemd/system/own.service.d/50-ramet-gate.conf\n",
-            "  systemd-udevd.service  early: DefaultDependencies=no\n",
+            "  systemd-udevd.service  early: it finds devices and loads their drivers\n",
+            "  unlock.service         early, not known: the gate waits for local-fs.target, which is after it\n",
             "  ramet-agent.service    the gate\n",
         ] {
             assert!(before.contains(expected), "{text}");
         }
-        assert!(held.starts_with("  app.service\n"), "{text}");
-        assert_eq!(json["held"], json!([{ "unit": "app.service", "why": "" }]));
+        for expected in [
+            "  app.service\n",
+            "  auditd.service         early, but it writes this machine's name or id down as it starts\n",
+            "  vendor.service         early, not known to be harmless\n",
+            "make systemd remember the host:\n  who.service\n",
+        ] {
+            assert!(rest.contains(expected), "{text}");
+        }
+        let json = for_programs(&survey);
+        assert_eq!(json["held"][0], json!({ "unit": "app.service", "why": "" }));
         assert_eq!(json["before_gate"][0]["unit"], "dbus.service");
+        assert_eq!(json["remembered"], json!({ "host": ["who.service"], "machine_id": [], "boot_id": [] }));
     }
 
     #[test]
     fn settings_that_cannot_be_read_are_an_error() {
         let image = Image::new();
         image.file("etc/ramet/agent.toml", "x");
-        assert!(matches!(survey(&image.root), Err(GateError::Config(_))));
+        assert!(matches!(Survey::of(&image.root, Scope::Running), Err(GateError::Config(_))));
         assert_eq!(run(&image.root, true).unwrap(), ExitCode::FAILURE);
     }
 }

@@ -102,6 +102,85 @@ pub(super) fn is_network(setting: &Setting) -> bool {
     setting.section == "Socket" && listens && !local
 }
 
+/// What a value says of the machine by specifiers that PID 1 expands as it loads the unit (systemd.unit(5), SPECIFIERS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Specifiers {
+    /// `%H`, `%l`, `%q`: a name of this host.
+    pub(super) host: bool,
+    /// `%m`.
+    pub(super) machine_id: bool,
+    /// `%b`.
+    pub(super) boot_id: bool,
+}
+
+impl Specifiers {
+    /// Those in a setting. What is in `[Install]` is expanded by who enables the unit.
+    pub(super) fn of(setting: &Setting) -> Self {
+        let mut found = Self::default();
+        if setting.section == "Install" {
+            return found;
+        }
+        let mut bytes = setting.value.bytes();
+        while let Some(byte) = bytes.next() {
+            if byte == b'%' {
+                match bytes.next() {
+                    Some(b'H' | b'l' | b'q') => found.host = true,
+                    Some(b'm') => found.machine_id = true,
+                    Some(b'b') => found.boot_id = true,
+                    // Others say nothing of an identity, and `%%` is a percent sign.
+                    Some(_) | None => {}
+                }
+            }
+        }
+        found
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.host |= other.host;
+        self.machine_id |= other.machine_id;
+        self.boot_id |= other.boot_id;
+    }
+}
+
+/// The name of the unit of a path, such as `var-lib.mount` (systemd.unit(5), STRING ESCAPING FOR INCLUSION IN UNIT NAMES).
+pub(super) fn of_path(path: &str, kind: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let mut name = String::new();
+    for byte in parts.join("/").bytes() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if name.is_empty() => name += "\\x2e",
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b':' | b'_' | b'.' => name.push(char::from(byte)),
+            other => name += &format!("\\x{other:02x}"),
+        }
+    }
+    if name.is_empty() { format!("-.{kind}") } else { format!("{name}.{kind}") }
+}
+
+/// The template of an instance: `a@.service` of `a@b.service`.
+pub(super) fn template(unit: &str) -> Option<String> {
+    let (stem, rest) = unit.split_once('@')?;
+    let (instance, kind) = rest.rsplit_once('.')?;
+    (!instance.is_empty()).then(|| format!("{stem}@.{kind}"))
+}
+
+/// The names under which systemd looks for drop-ins of a unit, the most specific first: its own, its template's, and
+/// each that is a prefix, such as `a-.service` of `a-b.service`.
+pub(super) fn drop_in_names(unit: &str) -> Vec<String> {
+    let mut names = vec![unit.to_owned()];
+    names.extend(template(unit));
+    let Some((stem, kind)) = unit.rsplit_once('.') else { return names };
+    let (mut prefix, at) = stem.split_once('@').map_or((stem, ""), |(prefix, _)| (prefix, "@"));
+    while let Some((shorter, _)) = prefix.trim_end_matches('-').rsplit_once('-') {
+        if shorter.is_empty() {
+            break;
+        }
+        prefix = shorter;
+        names.push(format!("{prefix}-{at}.{kind}"));
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +239,41 @@ mod tests {
         {
             assert!(UnitName::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn specifiers_of_the_machine_are_told_from_others() {
+        let of = |text: &str| Specifiers::of(&settings(&format!("[Service]\n{text}\n"))[0]);
+        let host = Specifiers { host: true, ..Specifiers::default() };
+        for text in ["Environment=NODE=%H", "ExecStart=/bin/x --name %l", "Environment=A=%%%q"] {
+            assert_eq!(of(text), host, "{text}");
+        }
+        assert!(of("StateDirectory=a/%m").machine_id && of("ExecStart=/x %b").boot_id);
+        for text in ["Environment=A=%%H", "ExecStart=/x %i %v %n %t/%M", "Environment=A=100%"] {
+            assert_eq!(of(text), Specifiers::default(), "{text}");
+        }
+        assert_eq!(Specifiers::of(&settings("[Install]\nAlias=%H.service\n")[0]), Specifiers::default());
+    }
+
+    #[test]
+    fn names_of_paths() {
+        for (path, unit) in [
+            ("/", "-.mount"),
+            ("/var/lib", "var-lib.mount"),
+            ("//srv/./a-b/", "srv-a\\x2db.mount"),
+            ("/.snapshots", "\\x2esnapshots.mount"),
+            ("/mnt/a b", "mnt-a\\x20b.mount"),
+        ] {
+            assert_eq!(of_path(path, "mount"), unit);
+        }
+    }
+
+    #[test]
+    fn where_drop_ins_are_looked_for() {
+        assert_eq!(drop_in_names("a.service"), ["a.service"]);
+        assert_eq!(drop_in_names("a-b-c.service"), ["a-b-c.service", "a-b-.service", "a-.service"]);
+        assert_eq!(drop_in_names("a-b@c-d.service"), ["a-b@c-d.service", "a-b@.service", "a-@.service"]);
+        assert_eq!(drop_in_names("a@.service"), ["a@.service"]);
+        assert_eq!(drop_in_names("-.mount"), ["-.mount"]);
     }
 }

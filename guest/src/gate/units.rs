@@ -1,15 +1,18 @@
 //! The unit files of a root, as systemd would find them.
 
-use super::unit_file::{Setting, boolean, is_network, settings};
+use super::{
+    fstab,
+    unit_file::{Setting, Specifiers, boolean, drop_in_names, is_network, of_path, settings, template},
+};
 use crate::root::{FileError, Root};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The file name of a drop-in that decides about the gate. A unit's own takes the place of the one for all services.
-pub(super) const DROP_IN: &str = "50-ramet-gate.conf";
+pub(super) const FILE: &str = "50-ramet-gate.conf";
 
 /// Where unit files are, first come, first served (systemd.unit(5)), without the directories of generators: those run
 /// side by side, so that what is in there while one runs is chance.
-const INSTALLED: &[&str] = &[
+pub(super) const INSTALLED: &[&str] = &[
     "etc/systemd/system.control",
     "run/systemd/system.control",
     "run/systemd/transient",
@@ -22,13 +25,54 @@ const INSTALLED: &[&str] = &[
     "lib/systemd/system",
 ];
 
+/// The directory that the generator ramet-gate is told to write to.
+pub(super) const GENERATED: &str = "run/systemd/generator";
+
+/// What units there are, but for devices, which have no files, and scopes, which are made by programs.
+const KINDS: &[&str] =
+    &["service", "socket", "target", "mount", "automount", "swap", "path", "timer", "slice"];
+
 /// Which directories to look in.
 #[derive(Clone, Copy)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     /// What is installed.
     Installed,
     /// Also what generators made when this system booted.
     Running,
+}
+
+impl Scope {
+    /// The directories, the first before the others.
+    fn directories(self) -> Vec<&'static str> {
+        let mut directories = INSTALLED.to_vec();
+        if let Self::Running = self {
+            directories.insert(3, "run/systemd/generator.early");
+            directories.insert(8, GENERATED);
+            directories.push("run/systemd/generator.late");
+        }
+        directories
+    }
+}
+
+/// A drop-in about the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DropIn {
+    /// Below the root.
+    pub(super) path: String,
+    /// Whether it holds its unit.
+    pub(super) holds: bool,
+}
+
+/// What PID 1 does for a unit that makes it remember an id of the machine, which it does not forget (sd-id128(3) keeps
+/// both for the process's life).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Asks {
+    /// As it loads it: `FixedRandomDelay=` is drawn from the machine-id, and a namespace of the journal is named by it.
+    pub(super) machine_id: bool,
+    /// As it starts it: an id among `ConditionHost=` is compared.
+    pub(super) machine_id_at_start: bool,
+    /// As it starts it: `PrivateTmp=` is named by the boot id.
+    pub(super) boot_id_at_start: bool,
 }
 
 /// A unit.
@@ -47,117 +91,361 @@ pub(super) struct Unit {
     pub(super) reloads: bool,
     pub(super) before: BTreeSet<String>,
     pub(super) after: BTreeSet<String>,
-    /// Its own drop-in about the gate, if it has one: where, and whether that holds it.
-    pub(super) drop_in: Option<(String, bool)>,
+    /// What is started with it: `Wants=` and its like, and links in `.wants`.
+    pub(super) pulls: BTreeSet<String>,
+    /// What else it names, and is loaded with it.
+    pub(super) names: BTreeSet<String>,
+    /// What a socket, timer, path or automount starts.
+    pub(super) triggers: BTreeSet<String>,
+    /// What its settings say of the machine.
+    pub(super) specifiers: Specifiers,
+    pub(super) asks: Asks,
+    /// Its own drop-in about the gate, if it has one.
+    pub(super) drop_in: Option<DropIn>,
 }
 
 impl Unit {
+    pub(super) fn new(name: &str, path: &str) -> Self {
+        Self { name: name.to_owned(), path: path.to_owned(), ..Self::default() }
+    }
+
+    /// Its type, such as `service`.
+    pub(super) fn kind(&self) -> &str {
+        self.name.rsplit_once('.').map_or("", |(_, kind)| kind)
+    }
+
     pub(super) fn is_service(&self) -> bool {
-        self.name.ends_with(".service")
+        self.kind() == "service"
     }
 
     fn apply(&mut self, text: &str) {
         for setting in settings(text) {
             self.network |= is_network(&setting);
-            match (setting.section.as_str(), setting.key.as_str()) {
-                ("Unit", "DefaultDependencies") => {
-                    self.early = boolean(&setting.value).map_or(self.early, |default| !default);
-                }
-                ("Service", "Type") => self.reloads = setting.value == "notify-reload",
-                ("Unit", "Before") => self.before.extend(words(&setting)),
-                ("Unit", "After") => self.after.extend(words(&setting)),
-                _ => {}
+            self.specifiers.add(Specifiers::of(&setting));
+            self.set(&setting);
+        }
+    }
+
+    fn set(&mut self, setting: &Setting) {
+        let on = || !matches!(boolean(&setting.value), Some(false)) && !setting.value.is_empty();
+        match (setting.section.as_str(), setting.key.as_str()) {
+            ("Unit", "DefaultDependencies") => {
+                self.early = boolean(&setting.value).map_or(self.early, |default| !default);
             }
+            ("Unit", "Before") => self.before.extend(words(setting)),
+            ("Unit", "After") => self.after.extend(words(setting)),
+            ("Unit", "Wants" | "Requires" | "BindsTo" | "Upholds") => self.pulls.extend(words(setting)),
+            (
+                "Unit",
+                "Requisite"
+                | "PartOf"
+                | "Conflicts"
+                | "OnFailure"
+                | "OnSuccess"
+                | "JoinsNamespaceOf"
+                | "PropagatesReloadTo"
+                | "ReloadPropagatedFrom"
+                | "PropagatesStopTo"
+                | "StopPropagatedFrom",
+            ) => self.names.extend(words(setting)),
+            ("Unit", "RequiresMountsFor" | "WantsMountsFor") => {
+                self.after.extend(words(setting).flat_map(|path| mounts_of(&path)));
+            }
+            ("Unit", "ConditionHost" | "AssertHost") => {
+                let id = setting.value.trim_start_matches(['|', '!', ' ']);
+                let digits = id.bytes().filter(|b| *b != b'-');
+                self.asks.machine_id_at_start |=
+                    digits.clone().count() == 32 && digits.clone().all(|b| b.is_ascii_hexdigit());
+            }
+            ("Service", "Type") => {
+                self.reloads = setting.value == "notify-reload";
+                if setting.value == "dbus" {
+                    self.after.insert("dbus.socket".into());
+                }
+            }
+            ("Service", "Sockets") => self.after.extend(words(setting)),
+            ("Socket", "Service") | ("Timer" | "Path", "Unit") => self.triggers.extend(words(setting)),
+            ("Timer", "FixedRandomDelay") => self.asks.machine_id = on(),
+            (_, "Slice") => {
+                self.after.extend(words(setting));
+                self.pulls.extend(words(setting));
+            }
+            // A private directory that is no one's but this service's has no name (systemd.exec(5), "disconnected").
+            (_, "PrivateTmp") => {
+                self.asks.boot_id_at_start = on() && setting.value != "disconnected";
+            }
+            (_, "DynamicUser") => self.asks.boot_id_at_start |= on(),
+            (_, "LogNamespace") => self.asks.machine_id = !setting.value.is_empty(),
+            _ => {}
+        }
+    }
+
+    /// What systemd adds by itself (the sections AUTOMATIC DEPENDENCIES of systemd.service(5) and the others), as far as
+    /// the order is concerned.
+    fn complete(&mut self) {
+        let (stem, kind) = self.name.rsplit_once('.').unwrap_or((&self.name, ""));
+        let (stem, kind) = (stem.to_owned(), kind.to_owned());
+        let service = format!("{stem}.service");
+        let (after, before): (&[&str], &[&str]) = match kind.as_str() {
+            "service" => (&["sysinit.target", "basic.target"], &[]),
+            "socket" => (&["sysinit.target"], &["sockets.target"]),
+            "timer" => (&["sysinit.target"], &["timers.target"]),
+            "path" => (&["sysinit.target"], &["paths.target"]),
+            // Those of files; what fstab(5) says is added where it is read.
+            "mount" | "automount" => (&["local-fs-pre.target"], &["local-fs.target"]),
+            "swap" => (&[], &["swap.target"]),
+            _ => (&[], &[]),
+        };
+        // One that waits at the gate has none of these (gate-socket.conf).
+        if !self.early && !self.network {
+            self.after.extend(after.iter().map(|unit| (*unit).to_owned()));
+            self.before.extend(before.iter().map(|unit| (*unit).to_owned()));
+        }
+        match kind.as_str() {
+            "socket" | "timer" | "path" if self.triggers.is_empty() => drop(self.triggers.insert(service)),
+            "automount" => drop(self.triggers.insert(format!("{stem}.mount"))),
+            "slice" => {
+                if let Some((parent, _)) = stem.trim_end_matches('-').rsplit_once('-') {
+                    self.after.insert(format!("{parent}.slice"));
+                }
+            }
+            _ => {}
+        }
+        // One that is late itself is not waited for by what is early: they are not started together.
+        if self.early || kind == "automount" {
+            self.before.extend(self.triggers.clone());
         }
     }
 }
 
 fn words(setting: &Setting) -> impl Iterator<Item = String> {
-    setting.value.split_ascii_whitespace().map(str::to_owned)
+    setting.value.split_ascii_whitespace().map(|word| word.trim_matches('"').to_owned())
+}
+
+/// The mounts that a path is below, itself included.
+pub(super) fn mounts_of(path: &str) -> Vec<String> {
+    let mut mounts = Vec::new();
+    let mut path = path.trim_end_matches('/');
+    while !path.is_empty() {
+        mounts.push(of_path(path, "mount"));
+        path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    }
+    mounts
 }
 
 /// Whether a drop-in holds its unit.
 pub(super) fn holds(text: &str) -> bool {
     let settings = settings(text);
-    let names_gate =
-        |key| settings.iter().any(|s| s.key == key && words(s).any(|word| word == crate::boot::UNIT));
+    let names_gate = |key| {
+        settings
+            .iter()
+            .any(|s| s.section == "Unit" && s.key == key && words(s).any(|word| word == crate::boot::UNIT))
+    };
     names_gate("Requires") && names_gate("After")
 }
 
-/// Every service, socket and target of `root`, by name; masked ones are left out. A file that cannot be read counts as
-/// an empty one: its unit is held.
-pub(super) fn load(root: &Root, scope: Scope) -> Result<BTreeMap<String, Unit>, FileError> {
-    let mut directories = INSTALLED.to_vec();
-    if let Scope::Running = scope {
-        directories.insert(3, "run/systemd/generator.early");
-        directories.insert(8, "run/systemd/generator");
-        directories.push("run/systemd/generator.late");
+/// Every unit of a root; masked ones are left out.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    by_name: BTreeMap<String, Unit>,
+    /// What an alias leads to.
+    aliases: BTreeMap<String, String>,
+    masked: BTreeSet<String>,
+}
+
+impl Units {
+    /// The unit of that name, or alias, or the template of that instance.
+    pub(super) fn get(&self, name: &str) -> Option<&Unit> {
+        self.by_name.get(&self.resolve(name))
     }
-    let mut units = BTreeMap::new();
-    let mut links = BTreeMap::new();
-    // By unit, then by the drop-in's name.
-    let mut drop_ins: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for directory in directories {
+
+    /// The name of the unit that `name` is about: an alias is followed, and an instance that has no file of its own is
+    /// its template. What there is no file of stays as it is.
+    pub(super) fn resolve(&self, name: &str) -> String {
+        // systemd follows a chain of aliases; one that goes in circles leads nowhere.
+        let mut name = name;
+        for _ in 0..8 {
+            name = self.aliases.get(name).map_or(name, String::as_str);
+        }
+        if self.by_name.contains_key(name) {
+            return name.to_owned();
+        }
+        match template(name) {
+            Some(template) if self.by_name.contains_key(&template) => template,
+            Some(template) => self.aliases.get(&template).unwrap_or(&name.to_owned()).clone(),
+            None => name.to_owned(),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Unit> {
+        self.by_name.values()
+    }
+
+    /// Whether the unit is masked: a link to /dev/null, or an empty file.
+    pub(super) fn is_masked(&self, name: &str) -> bool {
+        self.masked.contains(name)
+    }
+
+    /// All that is reached from `from` over what `edges` names, `from` included.
+    pub(super) fn closure<'u>(
+        &'u self,
+        from: &[&str],
+        edges: impl Fn(&'u Unit) -> Vec<&'u String>,
+    ) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<String> = from.iter().map(|name| self.resolve(name)).collect();
+        while let Some(name) = open.pop() {
+            if found.contains(&name) {
+                continue;
+            }
+            if let Some(unit) = self.by_name.get(&name) {
+                open.extend(edges(unit).into_iter().map(|name| self.resolve(name)));
+            }
+            found.insert(name);
+        }
+        found
+    }
+}
+
+/// Every unit of `root`. A file that cannot be read counts as one without settings: its unit is held.
+pub(super) fn load(root: &Root, scope: Scope) -> Result<Units, FileError> {
+    let directories = scope.directories();
+    let mut units = Units::default();
+    let mut wants: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    // By the name of the directory, then by that of the file: which of `directories` it is in, and where.
+    let mut drop_ins: BTreeMap<String, BTreeMap<String, (usize, String)>> = BTreeMap::new();
+    for (rank, directory) in directories.iter().enumerate() {
         for name in root.names(directory)? {
             let path = format!("{directory}/{name}");
-            if let Some(unit) = name.strip_suffix(".d").filter(|unit| is_unit(unit)) {
-                for file in root
-                    .names(&path)?
-                    .into_iter()
-                    .filter(|file| file.rsplit_once('.').is_some_and(|(_, kind)| kind == "conf"))
-                {
+            if let Some(unit) = name.strip_suffix(".d").filter(|unit| may_have_drop_ins(unit)) {
+                let files = root.names(&path)?.into_iter().filter(|file| has_kind(file, "conf"));
+                for file in files {
                     let full = format!("{path}/{file}");
-                    drop_ins.entry(unit.to_owned()).or_default().entry(file).or_insert(full);
+                    drop_ins.entry(unit.to_owned()).or_default().entry(file).or_insert((rank, full));
                 }
-            } else if is_unit(&name) && !units.contains_key(&name) && !links.contains_key(&name) {
-                match root.link(&path)?.and_then(|to| to.rsplit('/').next().map(str::to_owned)) {
-                    Some(to) if to != name => drop(links.insert(name, to)),
-                    Some(_) | None => {
-                        let mut unit = Unit { name: name.clone(), path: path.clone(), ..Unit::default() };
-                        unit.apply(&root.read_lossy(&path).ok().flatten().unwrap_or_default());
-                        units.insert(name, unit);
-                    }
-                }
+            } else if let Some(unit) = ["wants", "requires", "upholds"]
+                .iter()
+                .find_map(|kind| name.strip_suffix(&format!(".{kind}")))
+            {
+                wants.entry(unit.to_owned()).or_default().extend(root.names(&path)?);
+            } else if is_unit(&name) {
+                units.add(root, &path, &name)?;
             }
         }
     }
-    for alias in links.keys() {
-        // systemd follows a chain of aliases; one that goes in circles leads nowhere.
-        let mut to = alias;
-        for _ in 0..8 {
-            to = links.get(to).unwrap_or(to);
-        }
-        if let Some(unit) = units.get_mut(to) {
+    for (alias, to) in &units.aliases.clone() {
+        let to = units.resolve(to);
+        if let Some(unit) = units.by_name.get_mut(&to) {
             unit.aliases.push(alias.clone());
         }
     }
-    for unit in units.values_mut() {
-        for name in std::iter::once(unit.name.clone()).chain(unit.aliases.clone()) {
-            // An instance has its template's drop-ins, too.
-            let template =
-                name.split_once('@').and_then(|(stem, rest)| Some((stem, rest.rsplit_once('.')?.1)));
-            let template =
-                template.map(|(stem, kind)| format!("{stem}@.{kind}")).filter(|other| *other != name);
-            for (file, path) in
-                [Some(name), template].iter().flatten().filter_map(|n| drop_ins.get(n)).flatten()
-            {
-                let text = root.read_lossy(path).ok().flatten().unwrap_or_default();
-                if file != DROP_IN {
-                    unit.apply(&text);
-                } else if !path.starts_with("run/systemd/generator") && unit.drop_in.is_none() {
-                    unit.drop_in = Some((path.clone(), holds(&text)));
-                }
+    for unit in units.by_name.values_mut() {
+        for (file, path) in drop_ins_of(unit, &drop_ins) {
+            let text = root.read_lossy(&path).ok().flatten().unwrap_or_default();
+            let generated =
+                path.starts_with(GENERATED) && path.as_bytes().get(GENERATED.len()) == Some(&b'/');
+            if file != FILE {
+                unit.apply(&text);
+            } else if !generated {
+                unit.drop_in = Some(DropIn { holds: holds(&text), path });
             }
         }
+    }
+    for unit in fstab::read(root)? {
+        units.by_name.entry(unit.name.clone()).or_insert(unit);
+    }
+    for unit in units.by_name.values_mut() {
+        for name in std::iter::once(&unit.name).chain(&unit.aliases) {
+            unit.pulls.extend(wants.get(name).into_iter().flatten().cloned());
+        }
+        unit.complete();
     }
     Ok(units)
 }
 
+impl Units {
+    fn add(&mut self, root: &Root, path: &str, name: &str) -> Result<(), FileError> {
+        if self.by_name.contains_key(name) || self.aliases.contains_key(name) || self.masked.contains(name) {
+            return Ok(());
+        }
+        if let Some(to) = root.link(path)? {
+            if to == "/dev/null" {
+                self.masked.insert(name.to_owned());
+                return Ok(());
+            }
+            if let Some(other) = alias(path, &to).filter(|other| *other != name) {
+                self.aliases.insert(name.to_owned(), other.to_owned());
+                return Ok(());
+            }
+        }
+        let text = root.read(path).ok().flatten();
+        if text.as_ref().is_some_and(Vec::is_empty) {
+            self.masked.insert(name.to_owned());
+            return Ok(());
+        }
+        let mut unit = Unit::new(name, path);
+        unit.apply(&String::from_utf8_lossy(&text.unwrap_or_default()));
+        self.by_name.insert(name.to_owned(), unit);
+        Ok(())
+    }
+}
+
+/// The unit that a link at `path` to `to` is another name of. One that leads out of the directories of units is the
+/// unit's file itself (systemctl(1), `link`).
+fn alias<'t>(path: &str, to: &'t str) -> Option<&'t str> {
+    let (directory, name) = to.rsplit_once('/').unwrap_or(("", to));
+    let mut parts: Vec<&str> = Vec::new();
+    let from = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let start = if to.starts_with('/') { "" } else { from };
+    for part in start.split('/').chain(directory.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let directory = parts.join("/");
+    let known = Scope::Running.directories().contains(&directory.as_str());
+    (known && is_unit(name)).then_some(name)
+}
+
+/// The drop-ins of a unit, in the order in which they count: of files with one name there is the one in the directory
+/// that goes before, then the one for the more specific name, then that of an alias, and last the one for all of a type.
+fn drop_ins_of(
+    unit: &Unit,
+    all: &BTreeMap<String, BTreeMap<String, (usize, String)>>,
+) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<&String, (usize, usize, usize, &String)> = BTreeMap::new();
+    let names = std::iter::once(&unit.name).chain(&unit.aliases);
+    let mut groups: Vec<Vec<String>> = names.map(|name| drop_in_names(name)).collect();
+    groups.push(vec![unit.kind().to_owned()]);
+    for (group, names) in groups.iter().enumerate() {
+        for (specific, name) in names.iter().enumerate() {
+            for (file, (rank, path)) in all.get(name).into_iter().flatten() {
+                // What holds all services is no service's own.
+                if file == FILE && group + 1 == groups.len() {
+                    continue;
+                }
+                let key = (group, *rank, specific, path);
+                found.entry(file).and_modify(|other| *other = key.min(*other)).or_insert(key);
+            }
+        }
+    }
+    found.into_iter().map(|(file, (_, _, _, path))| (file.clone(), path.clone())).collect()
+}
+
+fn has_kind(name: &str, kind: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(stem, found)| !stem.is_empty() && found == kind)
+}
+
+/// Not a bare ".service".
 fn is_unit(name: &str) -> bool {
-    // Not a bare ".service", which is the directory of all services' drop-ins.
-    [".service", ".socket", ".target"]
-        .iter()
-        .any(|kind| name.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()))
+    KINDS.iter().any(|kind| has_kind(name, kind))
+}
+
+/// A unit's name, or a type: "service.d" is for all services.
+fn may_have_drop_ins(name: &str) -> bool {
+    is_unit(name) || KINDS.contains(&name)
 }
 
 #[cfg(test)]
@@ -179,13 +467,19 @@ mod tests {
         image.link("etc/systemd/system/d.service", "/opt/d.service");
         image.link("etc/systemd/system/loop.service", "loop2.service");
         image.link("etc/systemd/system/loop2.service", "loop.service");
-        let units = load(&image.root, Scope::Installed).unwrap();
+        image.link("etc/systemd/system/e.service", "/opt/d.service");
+        image.file("etc/systemd/system/f.service", "");
+        image.unit("f.service", "DefaultDependencies=no");
         assert_eq!(
-            units.keys().collect::<Vec<_>>(),
-            ["a.service", "b.service", "d.service", "ramet-agent.service"]
+            load(&image.root, Scope::Installed).unwrap().iter().map(|u| u.name.as_str()).collect::<Vec<_>>(),
+            ["a.service", "b.service", "d.service", "e.service", "ramet-agent.service"]
         );
-        assert!(!units["a.service"].early && units["b.service"].early && units["d.service"].early);
-        assert_eq!(units["b.service"].aliases, ["b-again.service", "b-thrice.service"]);
+        let units = load(&image.root, Scope::Installed).unwrap();
+        let early = |name: &str| units.get(name).unwrap().early;
+        assert!(!early("a.service") && early("b.service") && early("d.service"));
+        assert!(early("e.service"), "a link out of the directories is the unit's file");
+        assert!(units.is_masked("c.service") && units.is_masked("f.service"));
+        assert_eq!(units.get("b-thrice.service").unwrap().aliases, ["b-again.service", "b-thrice.service"]);
     }
 
     #[test]
@@ -200,10 +494,58 @@ mod tests {
         image.file("usr/lib/systemd/system/a@.service.d/x.conf", "[Unit]\nBefore=shadowed.target");
         image.file("run/systemd/generator/g.service", "[Unit]\nDefaultDependencies=no");
         let units = load(&image.root, Scope::Installed).unwrap();
-        assert!(units["a@b.service"].early && units["a@.service"].early);
-        assert_eq!(units["a@.service"].before.iter().collect::<Vec<_>>(), ["x.target", "y.target"]);
-        assert!(!units.contains_key("g.service"));
-        assert!(load(&image.root, Scope::Running).unwrap()["g.service"].early);
+        assert!(units.get("a@b.service").unwrap().early && units.get("a@.service").unwrap().early);
+        let before = &units.get("a@.service").unwrap().before;
+        assert_eq!(before.iter().collect::<Vec<_>>(), ["x.target", "y.target"]);
+        assert_eq!(units.resolve("a@other.service"), "a@.service");
+        assert!(units.get("g.service").is_none());
+        assert!(load(&image.root, Scope::Running).unwrap().get("g.service").unwrap().early);
+    }
+
+    /// F8: of drop-ins with one file name there is one, as systemd chooses it.
+    #[test]
+    fn of_drop_ins_with_one_name_one_counts() {
+        let image = Image::new();
+        let dir = "usr/lib/systemd/system";
+        image.unit("a-b@c.service", "");
+        image.link("usr/lib/systemd/system/alias.service", "a-b@c.service");
+        for (name, file) in [
+            ("a-b@c.service", "1"),
+            ("a-b@.service", "1"),
+            ("a-b@.service", "2"),
+            ("a-@.service", "2"),
+            ("a-@.service", "3"),
+            ("alias.service", "3"),
+            ("alias.service", "4"),
+            ("service", "4"),
+            ("service", "5"),
+        ] {
+            image
+                .file(&format!("{dir}/{name}.d/{file}.conf"), &format!("[Unit]\nAfter={name}-{file}.target"));
+        }
+        image.file("etc/systemd/system/a-b@.service.d/6.conf", "[Unit]\nAfter=etc.target");
+        image.file(&format!("{dir}/a-b@c.service.d/6.conf"), "[Unit]\nAfter=lib.target");
+        let units = load(&image.root, Scope::Installed).unwrap();
+        let after: Vec<_> = units.get("a-b@c.service").unwrap().after.iter().map(String::as_str).collect();
+        let expected = [
+            "a-@.service-3.target",
+            "a-b@.service-2.target",
+            "a-b@c.service-1.target",
+            "alias.service-4.target",
+            "basic.target",
+            "etc.target",
+            "service-5.target",
+            "sysinit.target",
+        ];
+        assert_eq!(after, expected);
+    }
+
+    #[test]
+    fn a_drop_in_holds_by_its_unit_section_only() {
+        let both = "Requires=x ramet-agent.service\nAfter=ramet-agent.service";
+        assert!(holds(&format!("[Unit]\n{both}")));
+        assert!(!holds(&format!("[Service]\n{both}")) && !holds(both));
+        assert!(!holds("[Unit]\nAfter=ramet-agent.service\n[Service]\nRequires=ramet-agent.service"));
     }
 
     #[test]
@@ -212,6 +554,6 @@ mod tests {
         image.bytes("usr/lib/systemd/system/a.service", b"# M\xfcller\n[Unit]\nDefaultDependencies=no\n");
         image.file("usr/lib/systemd/system/b.service/x", "a directory");
         let units = load(&image.root, Scope::Installed).unwrap();
-        assert!(units["a.service"].early && !units["b.service"].early);
+        assert!(units.get("a.service").unwrap().early && !units.get("b.service").unwrap().early);
     }
 }
