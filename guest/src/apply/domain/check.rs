@@ -96,8 +96,15 @@ fn member(root: &Root, client: DomainClient, places: &Places) -> Result<Vec<Find
         if root.is_immutable(path)? {
             found.push(broken(&format!("/{path} is immutable"), CHATTR));
         }
-        if let Err(error) = root.read(path) {
-            found.push(broken(&chain(&error), "make it a file, or remove it"));
+        match root.read(path) {
+            Ok(None) if path == conf::SMB => {
+                found.push(broken(
+                    &format!("there is no /{path}"),
+                    "set up Samba for the domain (docs/domain.md)",
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => found.push(broken(&chain(&error), "make it a file, or remove it")),
         }
     }
     for path in std::iter::once(keytab::PATH).chain(places.dedicated.iter().map(String::as_str)) {

@@ -279,6 +279,11 @@ fn an_image_in_which_no_child_could_be_a_member_says_so() {
         );
     }
     let (dir, root) = template();
+    for (path, bytes) in samba {
+        add(&dir, path, bytes);
+    }
+    assert!(words(&check(&root)).contains("there is no /etc/samba/smb.conf"));
+    let (dir, root) = template();
     assert_eq!(words(&check(&root)), "", "nobody means it to be one");
     add(&dir, "etc/ramet/agent.toml", b"domain = \"samba\"\n");
     let found = domain::check(&root, &Config::load(&root).unwrap()).unwrap();
