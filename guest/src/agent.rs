@@ -20,7 +20,7 @@ use crate::{
     conversation::{End, close, failed, greet, step_of},
     error::chain,
     fork::ForkWatch,
-    gate::{doctor, links},
+    gate::{Scope, doctor, links, specifiers},
     limits::Limits,
     record::Record,
     root::{RUNTIME, Root},
@@ -214,6 +214,8 @@ impl<'a, S: System> Agent<'a, S> {
             )
         })?;
         let jobs = self.settle().map_err(Failure::retryable)?;
+        let links = apply::quiesce(self.root, self.system).map_err(|error| error.at(Step::Prepare))?;
+        self.stale_units = self.has_stale_units()?;
         self.system.warm(&boot::waiting(&jobs));
         self.system.trim();
         self.root.sync();
@@ -221,11 +223,19 @@ impl<'a, S: System> Agent<'a, S> {
             .system
             .local_cid()
             .map_err(|error| again(Reason::System, &format!("cannot ask for the context id: {error}")))?;
-        let findings = doctor::examine(self.root).map_err(|error| {
+        let mut findings = doctor::examine(self.root).map_err(|error| {
             again(Reason::System, &format!("cannot look at this system: {}", chain(&error)))
         })?;
+        findings.extend(links);
         self.fork.prepared(cid);
         Ok(some_of(findings))
+    }
+
+    /// Whether units that wait have values of this machine in them, which the service manager has read already.
+    fn has_stale_units(&self) -> Result<bool, Failure> {
+        let used = specifiers::used(self.root, Scope::Running);
+        let used = used.map_err(|error| Failure::new(Step::Prepare, Reason::System, &chain(&error)))?;
+        Ok([used.host, used.machine_id, used.boot_id].iter().any(|units| !units.is_empty()))
     }
 
     /// Waits until what starts before the gate has started, and says what is left. Devices are no jobs of systemd's: a
@@ -251,11 +261,18 @@ impl<'a, S: System> Agent<'a, S> {
     }
 
     fn become_individual<T: Stream>(&mut self, identity: &Identity, talk: &mut Talk<T>) -> Result<(), Stop> {
-        let order = Order { identity, received: Instant::now(), stale_units: self.stale_units };
+        let received = Instant::now();
         // A machine that was never asked to prepare: one that lost its power halfway through this, for one.
-        let settled = if self.fork.is_on() { Ok(()) } else { self.settle().map(drop) };
+        let settled = if self.fork.is_on() {
+            Ok(())
+        } else {
+            self.settle().and_then(|_| self.has_stale_units()).map(|stale| self.stale_units = stale)
+        };
         let opened = settled
-            .and_then(|()| apply::apply(&order, self.root, self.system, &self.config))
+            .and_then(|()| {
+                let order = Order { identity, received, stale_units: self.stale_units };
+                apply::apply(&order, self.root, self.system, &self.config)
+            })
             .and_then(|evidence| self.await_open(&GuestMessage::Applied(Box::new(evidence)), talk))
             .and_then(|()| self.open(identity));
         opened.map_err(|failure| {

@@ -155,7 +155,10 @@ fn what_the_agent_does_not_know_of_an_identity_it_refuses() {
     let (result, failure) = converse(&mut agent, move |host| {
         match host.ask(&HostMessage::Hello { versions: vec![3, 2, 1] }) {
             GuestMessage::Hello { version: 2, features, .. } => {
-                assert_eq!(features.iter().map(|one| one.as_str()).collect::<Vec<_>>(), ramet_proto::FEATURES);
+                assert_eq!(
+                    features.iter().map(|one| one.as_str()).collect::<Vec<_>>(),
+                    ramet_proto::FEATURES
+                );
             }
             other => panic!("{other:?}"),
         }

@@ -20,6 +20,7 @@ mod site;
 pub(crate) mod ssh;
 mod verify;
 
+pub(crate) use nics::quiesce;
 pub(crate) use verify::observe;
 
 use crate::{

@@ -4,7 +4,7 @@
 //! gate: what waits there with `%H` in a setting would start with the template's name. Reloading makes it read them
 //! again. An id it asks for once and keeps; only re-executing makes it ask again.
 
-use super::{GateError, Scope, Survey, Verdict, units::Units};
+use super::{Scope, Survey, Verdict, units::Units};
 use crate::root::{FileError, Root};
 use std::collections::BTreeSet;
 
@@ -44,11 +44,6 @@ pub(crate) struct Asks {
 /// The units whose settings name the machine.
 pub(crate) fn used(root: &Root, scope: Scope) -> Result<Uses, FileError> {
     Ok(uses(&super::units::load(root, scope)?))
-}
-
-/// The units that make PID 1 remember an id before the gate, apart from specifiers.
-pub(crate) fn asks_for_ids(root: &Root, scope: Scope) -> Result<Asks, GateError> {
-    Ok(asks(&Survey::of(root, scope)?))
 }
 
 pub(super) fn uses(units: &Units) -> Uses {
