@@ -13,7 +13,7 @@
 //! applied, read back, and answered with `open`. What is asked past it, the [observer](crate::observer) answers.
 
 use crate::{
-    apply::{self, Order},
+    apply::{self, Order, Stale},
     boot::{self, Job},
     channel::{Channel, ChannelError, Stream, wait},
     config::Config,
@@ -74,8 +74,8 @@ pub(crate) struct Agent<'a, S> {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     fork: ForkWatch,
-    /// Units that wait were loaded with values of the template's.
-    stale_units: bool,
+    /// What units that wait were loaded with.
+    stale: Stale,
 }
 
 impl<'a, S: System> Agent<'a, S> {
@@ -86,7 +86,8 @@ impl<'a, S: System> Agent<'a, S> {
         config: Config,
         limits: Limits,
     ) -> Result<Option<Self>, Failure> {
-        let agent = Self { root, system, config, limits, fork: ForkWatch::default(), stale_units: false };
+        let agent =
+            Self { root, system, config, limits, fork: ForkWatch::default(), stale: Stale::default() };
         match Record::load(root) {
             Ok(Some(record)) if agent.is_still(&record) => {
                 agent.pass(&record)?;
@@ -215,7 +216,7 @@ impl<'a, S: System> Agent<'a, S> {
         })?;
         let jobs = self.settle().map_err(Failure::retryable)?;
         let links = apply::quiesce(self.root, self.system).map_err(|error| error.at(Step::Prepare))?;
-        self.stale_units = self.has_stale_units()?;
+        self.stale = self.stale()?;
         self.system.warm(&boot::waiting(&jobs));
         self.system.trim();
         self.root.sync();
@@ -231,11 +232,12 @@ impl<'a, S: System> Agent<'a, S> {
         Ok(some_of(findings))
     }
 
-    /// Whether units that wait have values of this machine in them, which the service manager has read already.
-    fn has_stale_units(&self) -> Result<bool, Failure> {
+    /// What of this machine is in units that wait, and the service manager has read already.
+    fn stale(&self) -> Result<Stale, Failure> {
         let used = specifiers::used(self.root, Scope::Running);
         let used = used.map_err(|error| Failure::new(Step::Prepare, Reason::System, &chain(&error)))?;
-        Ok([used.host, used.machine_id, used.boot_id].iter().any(|units| !units.is_empty()))
+        let names = !used.host.is_empty() || !used.machine_id.is_empty();
+        Ok(Stale { names, boot_id: !used.boot_id.is_empty() })
     }
 
     /// Waits until what starts before the gate has started, and says what is left. Devices are no jobs of systemd's: a
@@ -266,11 +268,11 @@ impl<'a, S: System> Agent<'a, S> {
         let settled = if self.fork.is_on() {
             Ok(())
         } else {
-            self.settle().and_then(|_| self.has_stale_units()).map(|stale| self.stale_units = stale)
+            self.settle().and_then(|_| self.stale()).map(|stale| self.stale = stale)
         };
         let opened = settled
             .and_then(|()| {
-                let order = Order { identity, received, stale_units: self.stale_units };
+                let order = Order { identity, received, stale: self.stale };
                 apply::apply(&order, self.root, self.system, &self.config)
             })
             .and_then(|evidence| self.await_open(&GuestMessage::Applied(Box::new(evidence)), talk))

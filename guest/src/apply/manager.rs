@@ -1,10 +1,12 @@
 //! The service manager (systemd(1)), which is one process from the template's boot to the child's end and remembers what it
-//! has once read: the machine-id and the boot id (sd_id128_get_machine(3), sd_id128_get_boot(3)) when it is first asked for
-//! either, and the values of specifiers such as `%H` in the units it has loaded (systemd.unit(5), "Specifiers").
+//! has once read: the machine-id when it is first asked for it (sd_id128_get_machine(3)), the boot id when its event loop
+//! waits for a time for the first time, which is before the gate (`initialize_perturb` in sd-event.c), and the values of
+//! specifiers such as `%H` in the units it has loaded (systemd.unit(5), "Specifiers").
 //!
-//! What it takes this machine for is asked of it with a unit that is loaded for this alone and whose description has the
-//! specifiers. If an id is the template's, it is executed again; if only units were loaded with one, they are read again.
-//! Both cost as much as a boot's share of loading all units, so neither is done where nothing needs it.
+//! What it goes by is asked of it with a unit that is loaded for this alone and whose description has the specifiers. If it
+//! remembers the template's machine-id, or if a unit names the boot id, it is executed again; if units only name the
+//! machine, they are read again. Both cost as much as loading all units does in a boot, so neither is done where nothing
+//! needs it: then its boot id stays the template's, which shows in the names of private directories below /tmp alone.
 
 use super::ApplyError;
 use crate::{log, process::Run, system::System};
@@ -32,23 +34,35 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    fn is(&self, identity: &Identity, boot_id: Option<BootId>) -> bool {
-        let boot_id = boot_id.map(|id| id.to_string().replace('-', ""));
-        self.machine_id == identity.machine_id.to_string() && boot_id.is_none_or(|id| id == self.boot_id)
+    /// Whether it goes by this boot id.
+    pub(super) fn has_boot_id(&self, id: BootId) -> bool {
+        self.boot_id == id.to_string().replace('-', "")
     }
 }
 
-/// Has the service manager take this machine for what it is now, with the boot id `boot_id`, and says what it then takes it
-/// for. `stale`: units that wait were loaded with values of the template's.
+/// What units that wait were loaded with, of the template's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stale {
+    /// Names of the machine, or its machine-id.
+    pub(crate) names: bool,
+    /// The boot id.
+    pub(crate) boot_id: bool,
+}
+
+/// Has the service manager take this machine for what it is now, and says what it then goes by.
 pub(super) fn apply<S: System>(
     identity: &Identity,
     boot_id: Option<BootId>,
-    stale: bool,
+    stale: Stale,
     system: &S,
 ) -> Result<Manager, ApplyError> {
     let shown = ask(system)?;
-    if shown.is(identity, boot_id) {
-        if stale {
+    let is_right = |shown: &Manager| {
+        shown.machine_id == identity.machine_id.to_string()
+            && !(stale.boot_id && boot_id.is_some_and(|id| !shown.has_boot_id(id)))
+    };
+    if is_right(&shown) {
+        if stale.names || stale.boot_id {
             order("daemon-reload", system)?;
         }
         return Ok(shown);
@@ -60,7 +74,7 @@ pub(super) fn apply<S: System>(
     );
     order("daemon-reexec", system)?;
     let shown = wait(system)?;
-    if shown.is(identity, boot_id) {
+    if is_right(&shown) {
         return Ok(shown);
     }
     Err(ApplyError::Mismatch(format!(
@@ -144,19 +158,33 @@ mod tests {
         let (dir, root) = template();
         let wanted = identity();
         fs::write(dir.path().join("etc/machine-id"), format!("{}\n", wanted.machine_id)).unwrap();
-        for (remembers, stale, expected) in [
-            (false, false, &[][..]),
-            (false, true, &["systemctl daemon-reload"]),
-            (true, false, &["systemctl daemon-reexec"]),
-            (true, true, &["systemctl daemon-reexec"]),
+        let boot_ids = ["d9aa0fd3-dbbb-4b43-9b8d-8e5a5b5b5b5b", "11111111-1111-4111-9111-111111111111"];
+        let [ours, templates] = boot_ids.map(|id| id.parse::<BootId>().unwrap());
+        let (reload, reexec) = (&["systemctl daemon-reload"][..], &["systemctl daemon-reexec"][..]);
+        for (remembers, shown, names, units_name_it, expected) in [
+            (false, ours, false, false, &[][..]),
+            (false, templates, false, false, &[]),
+            (false, templates, true, false, reload),
+            (false, ours, false, true, reload),
+            (true, ours, false, false, reexec),
+            (true, ours, true, true, reexec),
         ] {
             let system = Fake::new();
             *system.root.borrow_mut() = root.outside("");
             *system.remembered.borrow_mut() = remembers.then(|| "f".repeat(32));
-            let shown = apply(&wanted, None, stale, &system).unwrap();
-            assert_eq!(shown.machine_id, wanted.machine_id.to_string());
-            assert_eq!(orders(&system), expected);
+            fs::create_dir_all(dir.path().join("proc/sys/kernel/random")).unwrap();
+            fs::write(dir.path().join("proc/sys/kernel/random/boot_id"), shown.to_string()).unwrap();
+            let stale = Stale { names, boot_id: units_name_it };
+            let found = apply(&wanted, Some(ours), stale, &system).unwrap();
+            assert_eq!(found.machine_id, wanted.machine_id.to_string());
+            assert_eq!(orders(&system), expected, "{remembers} {shown} {stale:?}");
         }
+        // A unit names the boot id, and it stays the template's.
+        let system = Fake::new();
+        *system.root.borrow_mut() = root.outside("");
+        fs::write(dir.path().join("proc/sys/kernel/random/boot_id"), templates.to_string()).unwrap();
+        apply(&wanted, Some(ours), Stale { names: false, boot_id: true }, &system).unwrap_err();
+        assert_eq!(orders(&system), reexec);
     }
 
     #[test]
@@ -164,7 +192,7 @@ mod tests {
         let (_dir, root) = template();
         let system = Fake::new();
         *system.root.borrow_mut() = root.outside("");
-        let error = apply(&identity(), None, false, &system).unwrap_err();
+        let error = apply(&identity(), None, Stale::default(), &system).unwrap_err();
         assert!(matches!(error, ApplyError::Mismatch(_)), "{error}");
         assert_eq!(orders(&system), ["systemctl daemon-reexec"]);
     }

@@ -20,6 +20,7 @@ mod site;
 pub(crate) mod ssh;
 mod verify;
 
+pub(crate) use manager::Stale;
 pub(crate) use nics::quiesce;
 pub(crate) use verify::observe;
 
@@ -74,8 +75,8 @@ pub(crate) struct Order<'a> {
     pub(crate) identity: &'a Identity,
     /// The host's clock in the identity is as old as this.
     pub(crate) received: Instant,
-    /// Whether units that wait were loaded with values of the template's.
-    pub(crate) stale_units: bool,
+    /// What units that wait were loaded with.
+    pub(crate) stale: Stale,
 }
 
 /// What a step works on.
@@ -127,9 +128,8 @@ pub(crate) fn apply<S: System>(
         times.run(step, || apply(&context))?;
         taken.push(step);
     }
-    let manager = times.run(Step::Manager, || {
-        manager::apply(order.identity, boot_id::read(root)?, order.stale_units, system)
-    })?;
+    let manager = times
+        .run(Step::Manager, || manager::apply(order.identity, boot_id::read(root)?, order.stale, system))?;
     taken.push(Step::Manager);
     // Last of all: they find everything else done.
     let said = times.run(Step::Site, || site::apply(order.identity, root, config))?;

@@ -324,7 +324,7 @@ pub(crate) fn template() -> (TempDir, Root) {
 fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
     *system.root.borrow_mut() = root.outside("");
     apply(
-        &Order { identity, received: Instant::now(), stale_units: false },
+        &Order { identity, received: Instant::now(), stale: Stale::default() },
         root,
         system,
         &Config::load(root).unwrap(),

@@ -57,8 +57,11 @@ fn shown<S: System>(
     let failed = |what| move |error| ApplyError::System(what, error);
     let name = system.hostname().map_err(failed("ask for the hostname"))?;
     let mut unique = unique(root)?;
-    for (name, value) in [("pid1_machine_id", &manager.machine_id), ("pid1_boot_id", &manager.boot_id)] {
-        unique.push(UniqueValue { name: Text::new(name), value: Text::new(value) });
+    unique.push(UniqueValue { name: Text::new("pid1_machine_id"), value: Text::new(&manager.machine_id) });
+    let boot_id = boot_id::read(root)?;
+    // Where nothing needs it, its boot id is one that all siblings have.
+    if boot_id.is_some_and(|id| manager.has_boot_id(id)) {
+        unique.push(UniqueValue { name: Text::new("pid1_boot_id"), value: Text::new(&manager.boot_id) });
     }
     Ok(Evidence {
         instance_id,
@@ -66,7 +69,7 @@ fn shown<S: System>(
             .parse()
             .map_err(|error| ApplyError::Mismatch(format!("the kernel's hostname: {error}")))?,
         machine_id: machine_id::read(root)?,
-        boot_id: boot_id::read(root)?,
+        boot_id,
         nics: nics::evidence(interfaces),
         ssh_host_keys: ssh::public_keys(root)?,
         random_sample: RandomSample(random(system)?),
