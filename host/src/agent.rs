@@ -11,7 +11,7 @@ use ramet_proto::{
     AGENT_PORT, Evidence, GuestMessage, HostMessage, VERSIONS,
     domain::JoinEvidence,
     frame::{self, FrameError},
-    message::{Failure, Finding, GuestState, Identity, Step},
+    message::{Failure, Finding, GuestState, Identity, Reason, Step},
     text::Text,
 };
 use std::{io, time::Duration};
@@ -88,6 +88,12 @@ pub enum AgentError {
     /// Past its gate there is not who was let through.
     #[error("past its gate the guest is not who was let through, but {0:?}")]
     NotOpen(GuestState),
+    /// It refuses what it does not know.
+    #[error(
+        "the guest's agent does not know all that the identity has: update ramet-agent in the image and create the template \
+         again"
+    )]
+    NotUnderstood(#[source] Failure),
     /// Its state is not the one this conversation is for.
     #[error("the guest is not held at the gate but already {0:?}")]
     NotHeld(GuestState),
@@ -198,6 +204,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         send(&mut self.stream, &HostMessage::Identify(Box::new(identity))).await?;
         match self.receive_within("applied", wait).await? {
             GuestMessage::Applied(evidence) => Ok(*evidence),
+            // No step of an identity: the agent could not read the message.
+            GuestMessage::Failed(
+                failure @ Failure { step: Step::Prepare, reason: Reason::Malformed, .. },
+            ) => Err(AgentError::NotUnderstood(failure)),
             other => Err(out_of_turn("applied", other)),
         }
     }
@@ -336,7 +346,7 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<GuestMessage, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ramet_proto::{InstanceId, domain::JoinCheck, message::Reason};
+    use ramet_proto::{InstanceId, domain::JoinCheck};
     use tokio::io::{DuplexStream, duplex};
 
     fn hello(state: GuestState) -> Vec<u8> {
@@ -455,6 +465,30 @@ mod tests {
         let (mut agent, _guest) = talk(&[&joined(0), &joined(0), &ready]).await;
         agent.ask_to_join().await.unwrap();
         assert!(matches!(agent.ready(soon).await, Err(AgentError::OutOfTurn { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_know_all_of_an_identity_is_to_be_updated() {
+        let identity = || {
+            let identity = serde_json::json!({
+                "instance_id": "00000000-0000-4000-8000-000000000001",
+                "hostname": "web-1",
+                "machine_id": "0123456789abcdef0123456789abcdef",
+                "nics": [],
+                "entropy": "07",
+                "unix_time_ns": 7,
+            });
+            serde_json::from_value::<Identity>(identity).unwrap()
+        };
+        for (step, is_old) in [(Step::Prepare, true), (Step::Nics, false)] {
+            let failure = Failure::new(step, Reason::Malformed, "unknown field `vlan`");
+            let failed = frame::encode(&GuestMessage::Failed(failure)).unwrap();
+            let (host, _guest) = guest([hello(GuestState::Held), failed].concat(), false).await;
+            let error = Agent::greet(host).await.unwrap().identify(identity(), Duration::from_secs(1)).await;
+            let shown = crate::chain(&error.unwrap_err());
+            assert!(shown.contains("unknown field `vlan`"), "{shown}");
+            assert_eq!(shown.contains("update ramet-agent"), is_old, "{shown}");
+        }
     }
 
     #[tokio::test]

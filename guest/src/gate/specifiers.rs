@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_plain_image_uses_none() {
         assert_eq!(used(&image().root, Scope::Installed).unwrap(), Uses::default());
-        assert_eq!(asks_for_ids(&image().root, Scope::Installed).unwrap(), Asks::default());
+        assert_eq!(asks(&Survey::of(&image().root, Scope::Installed).unwrap()), Asks::default());
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         wanted(&image, "only-here.target", &format!("[Unit]\nConditionHost=!{id}\n"));
         wanted(&image, "by-name.target", "[Unit]\nConditionHost=golden\n");
         wanted(&image, "waits.service", &format!("[Unit]\nConditionHost={id}\n[Service]\nExecStart=/x\n"));
-        let asks = asks_for_ids(&image.root, Scope::Installed).unwrap();
+        let asks = asks(&Survey::of(&image.root, Scope::Installed).unwrap());
         assert_eq!(asks.machine_id, ["fixed.timer", "only-here.target", "space.service"]);
         assert_eq!(asks.boot_id, ["systemd-logind.service"]);
     }

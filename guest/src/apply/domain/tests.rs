@@ -77,7 +77,7 @@ fn guest(files: &[(&str, &str)]) -> (TempDir, Root, Fake) {
 
 fn apply_to(root: &Root, system: &Fake, identity: &Identity) -> Result<Evidence, Failure> {
     *system.root.borrow_mut() = root.outside("");
-    let order = Order { identity, received: Instant::now(), stale: Stale::default() };
+    let order = Order { identity, received: Instant::now(), stale: crate::apply::Stale::default() };
     apply_all(&order, root, system, &Config::load(root).unwrap())
 }
 
