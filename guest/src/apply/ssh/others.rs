@@ -17,6 +17,13 @@ use ramet_proto::{
 use std::collections::{BTreeMap, BTreeSet};
 
 const DROPBEAR: &[&str] = &["usr/sbin/dropbear", "usr/bin/dropbear", "usr/local/sbin/dropbear"];
+/// What starts it at boot.
+const DROPBEAR_STARTS: &[&str] = &[
+    "usr/lib/systemd/system/dropbear.service",
+    "usr/lib/systemd/system/dropbear@.service",
+    "etc/systemd/system/dropbear.service",
+    "etc/init.d/dropbear",
+];
 const DROPBEARKEY: &[&str] = &["usr/bin/dropbearkey", "usr/local/bin/dropbearkey"];
 const DROPBEAR_KEYS: &str = "etc/dropbear";
 const DROPBEAR_SETTINGS: &[&str] = &["etc/default/dropbear", "etc/sysconfig/dropbear", "etc/conf.d/dropbear"];
@@ -195,7 +202,7 @@ const INITRD_FIX: &str = "take SSH out of the initrd (update-initramfs, dracut),
 pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     let mut found = Vec::new();
     let (there, maker) = (has_dropbear(root)?, any(root, DROPBEARKEY)?);
-    if there && dropbear(root)?.is_empty() {
+    if there && any(root, DROPBEAR_STARTS)? && dropbear(root)?.is_empty() {
         let what = "dropbear has no host key yet: it makes one in each child, which the host is not told of";
         let fix = "make it in the image, dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key: children get others";
         found.push(Finding::new(Grade::Note, what, fix));
