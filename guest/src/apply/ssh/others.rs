@@ -30,6 +30,7 @@ const DROPBEAR_SETTINGS: &[&str] = &["etc/default/dropbear", "etc/sysconfig/drop
 
 /// Where tinysshd has its keys, and the names of their halves.
 const TINYSSH: &[&str] = &["etc/tinyssh/sshkeydir", "etc/tinyssh"];
+const TINYSSHD: &str = "usr/sbin/tinysshd";
 const TINYSSH_SECRET: &str = ".ed25519.sk";
 const TINYSSH_PUBLIC: &str = "ed25519.pk";
 
@@ -225,6 +226,12 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
                 ));
             }
         }
+    }
+    let mut secrets = TINYSSH.iter().map(|directory| root.exists(&format!("{directory}/{TINYSSH_SECRET}")));
+    if root.exists(TINYSSHD)? && !secrets.try_fold(false, |found, one| one.map(|one| found || one))? {
+        let what = "tinysshd has no host key yet: it makes one in each child, which the host is not told of";
+        let fix = "make it in the image, tinysshd-makekey /etc/tinyssh/sshkeydir: children get others";
+        found.push(Finding::new(Grade::Note, what, fix));
     }
     for directory in INITRD {
         for name in root.names(directory)? {

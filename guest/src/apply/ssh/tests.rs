@@ -327,6 +327,21 @@ fn an_immutable_key_is_named() {
     assert!(forked.is_err());
 }
 
+/// tinysshd's own opinion of a key that was made here.
+#[test]
+fn tinysshd_reads_the_same() {
+    let guest = Guest::with(&[("etc/tinyssh/sshkeydir/.ed25519.sk", "old"), ("usr/sbin/tinysshd", "")]);
+    assert_eq!(guest.findings(), []);
+    let ours = guest.fork().unwrap().pop().unwrap();
+    let directory = guest.dir.path().join("etc/tinyssh/sshkeydir");
+    match Command::new("tinysshd-printkey").arg(&directory).output() {
+        Ok(said) => assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), ours),
+        Err(_) => eprintln!("SKIPPED: there is no tinysshd-printkey here"),
+    }
+    fs::remove_dir_all(directory).unwrap();
+    guest.finds(Grade::Note, "tinysshd has no host key yet");
+}
+
 /// Dropbear's own opinion of a key that was made here, and of what is read of its own.
 #[test]
 fn dropbear_reads_the_same() {
