@@ -207,6 +207,7 @@ fn homes_behind_links_will_do_but_no_link_within_a_home() {
 
     let guest = Guest::with(&[("root/.ssh/authorized_keys", OLD)]);
     symlink("/root/.ssh", guest.dir.path().join("home/jane/.ssh")).unwrap();
+    guest.finds(Grade::Broken, "/home/jane/.ssh is a link");
     let error = guest.fork().unwrap_err().to_string();
     assert!(error.contains("/home/jane/.ssh is no directory"), "{error}");
     assert_eq!(guest.read("root/.ssh/authorized_keys").as_deref(), Some(OLD));
