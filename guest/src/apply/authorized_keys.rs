@@ -303,8 +303,12 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
             }
         }
     }
-    for (path, what) in users::immutable(root, DEFAULT)? {
-        add(Grade::Broken, format!("/{path} is immutable: {what}"), "chattr -i it in the image");
+    for (path, what) in users::unfit(root, DEFAULT)? {
+        add(
+            Grade::Broken,
+            format!("/{path} {what}: its user can be given no keys"),
+            "put a directory of its own there, without chattr +i, or fork with no keys for this user",
+        );
     }
     Ok(found)
 }

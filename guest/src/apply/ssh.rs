@@ -204,12 +204,11 @@ pub(super) fn behind_links(root: &Root, path: &str) -> Result<String, FileError>
     let mut path = path.to_owned();
     for _ in 0..8 {
         let Some(to) = root.link(&path)? else { break };
-        path = match to.strip_prefix('/') {
-            Some(to) => to.trim_start_matches('/').to_owned(),
-            None => {
-                let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-                format!("{parent}/{to}").trim_start_matches('/').to_owned()
-            }
+        path = if let Some(to) = to.strip_prefix('/') {
+            to.trim_start_matches('/').to_owned()
+        } else {
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            format!("{parent}/{to}").trim_start_matches('/').to_owned()
         };
     }
     Ok(path)
@@ -286,8 +285,12 @@ pub(super) fn inherited(root: &Root) -> Result<Vec<Vec<u8>>, ApplyError> {
     for path in paths {
         let within = keys::public_blob(root, &path).and_then(|blob| keys::public(&blob));
         found.extend(within.map(|key| key.to_string().into_bytes()));
-        let public = if path.ends_with(".pub") { path } else { format!("{path}.pub") };
-        found.extend(keys::small(root, &public).map(|bytes| bytes.to_vec()));
+        // Of a name that is a public key's already there is no other.
+        for public in [format!("{path}.pub"), path] {
+            let is_public = |bytes: &&[u8]| bytes.starts_with(b"ssh-") || bytes.starts_with(b"ecdsa-");
+            let bytes = keys::small(root, &public);
+            found.extend(bytes.as_deref().map(Vec::as_slice).filter(is_public).map(<[u8]>::to_vec));
+        }
     }
     found.extend(others::public_keys(root)?.iter().map(|key| key.to_string().into_bytes()));
     Ok(found)

@@ -70,6 +70,8 @@ fn is_root() -> bool {
     is
 }
 
+type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
+
 /// What sshd is told, where the template's keys are, and where the child's are then; the others are gone.
 #[test]
 fn keys_are_where_sshd_reads_them_and_in_no_other_file() {
@@ -79,7 +81,6 @@ fn keys_are_where_sshd_reads_them_and_in_no_other_file() {
     let home = "home/jane/.ssh/authorized_keys";
     let second = "home/jane/.ssh/authorized_keys2";
     let etc = "etc/ssh/authorized_keys/jane";
-    type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
     let cases: &[Case<'_>] = &[
         ("", &[home, second], &[home]),
         ("AuthorizedKeysFile .ssh/authorized_keys2\n", &[second], &[second]),
@@ -206,6 +207,7 @@ fn homes_behind_links_will_do_but_no_link_within_a_home() {
 
     let guest = Guest::with(&[("root/.ssh/authorized_keys", OLD)]);
     symlink("/root/.ssh", guest.dir.path().join("home/jane/.ssh")).unwrap();
+    guest.finds(Grade::Broken, "/home/jane/.ssh is a link");
     let error = guest.fork().unwrap_err().to_string();
     assert!(error.contains("/home/jane/.ssh is no directory"), "{error}");
     assert_eq!(guest.read("root/.ssh/authorized_keys").as_deref(), Some(OLD));
@@ -257,5 +259,28 @@ fn no_form_of_a_file_is_passed_over() {
                 }
             }
         }
+    }
+}
+
+proptest::proptest! {
+    /// Foreign lines of passwd(5), whatever they are, hide nobody and make nothing panic.
+    #[test]
+    fn lines_of_others_hide_nobody(
+        before in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        config in "(Match|AuthorizedKeysFile) [a-zA-Z%/ .,!*]{0,20}",
+    ) {
+        let guest = Guest::with(&[("etc/ssh/sshd_config", &config)]);
+        let mut passwd = before;
+        passwd.extend(b"\n");
+        passwd.extend(JANE.bytes());
+        guest.file("etc/passwd", &passwd);
+        let user = users::find(&guest.root, &"jane".parse().unwrap()).unwrap();
+        proptest::prop_assert_eq!((user.uid, user.gid, &*user.home), (4242, 4343, "home/jane"));
+        let sshd = ssh::installed(&guest.root).unwrap();
+        if let Ok(plan) = plan(&guest.root, &sshd, &user, &"jane".parse().unwrap()) {
+            proptest::prop_assert!(!plan.written.is_empty());
+            proptest::prop_assert!(plan.written.iter().all(|place| !plan.removed.contains(&place.path)));
+        }
+        let _ = check(&guest.root);
     }
 }

@@ -77,8 +77,8 @@ pub(super) fn readable(root: &Root) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Files of keys, and their directories, that cannot be changed, of all users.
-pub(super) fn immutable(root: &Root, files: &[&str]) -> Result<Vec<(String, &'static str)>, FileError> {
+/// Files of keys, and their directories, that are not written to, of all users.
+pub(super) fn unfit(root: &Root, files: &[&str]) -> Result<Vec<(String, &'static str)>, FileError> {
     let passwd = root.read(PASSWD)?.unwrap_or_default();
     let mut found = Vec::new();
     for fields in lines(&passwd) {
@@ -89,8 +89,11 @@ pub(super) fn immutable(root: &Root, files: &[&str]) -> Result<Vec<(String, &'st
         }
         for path in files.iter().map(|file| format!("{home}/{file}")).chain([format!("{home}/.ssh")]) {
             if root.is_immutable(&path)? {
-                found.push((path, "its user could be given no keys"));
+                found.push((path, "is immutable"));
             }
+        }
+        if root.link(&format!("{home}/.ssh"))?.is_some() {
+            found.push((format!("{home}/.ssh"), "is a link"));
         }
     }
     found.sort();

@@ -17,12 +17,20 @@ use ramet_proto::{
 use std::collections::{BTreeMap, BTreeSet};
 
 const DROPBEAR: &[&str] = &["usr/sbin/dropbear", "usr/bin/dropbear", "usr/local/sbin/dropbear"];
+/// What starts it at boot.
+const DROPBEAR_STARTS: &[&str] = &[
+    "usr/lib/systemd/system/dropbear.service",
+    "usr/lib/systemd/system/dropbear@.service",
+    "etc/systemd/system/dropbear.service",
+    "etc/init.d/dropbear",
+];
 const DROPBEARKEY: &[&str] = &["usr/bin/dropbearkey", "usr/local/bin/dropbearkey"];
 const DROPBEAR_KEYS: &str = "etc/dropbear";
 const DROPBEAR_SETTINGS: &[&str] = &["etc/default/dropbear", "etc/sysconfig/dropbear", "etc/conf.d/dropbear"];
 
 /// Where tinysshd has its keys, and the names of their halves.
 const TINYSSH: &[&str] = &["etc/tinyssh/sshkeydir", "etc/tinyssh"];
+const TINYSSHD: &str = "usr/sbin/tinysshd";
 const TINYSSH_SECRET: &str = ".ed25519.sk";
 const TINYSSH_PUBLIC: &str = "ed25519.pk";
 
@@ -195,7 +203,7 @@ const INITRD_FIX: &str = "take SSH out of the initrd (update-initramfs, dracut),
 pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     let mut found = Vec::new();
     let (there, maker) = (has_dropbear(root)?, any(root, DROPBEARKEY)?);
-    if there && dropbear(root)?.is_empty() {
+    if there && any(root, DROPBEAR_STARTS)? && dropbear(root)?.is_empty() {
         let what = "dropbear has no host key yet: it makes one in each child, which the host is not told of";
         let fix = "make it in the image, dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key: children get others";
         found.push(Finding::new(Grade::Note, what, fix));
@@ -218,6 +226,12 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
                 ));
             }
         }
+    }
+    let mut secrets = TINYSSH.iter().map(|directory| root.exists(&format!("{directory}/{TINYSSH_SECRET}")));
+    if root.exists(TINYSSHD)? && !secrets.try_fold(false, |found, one| one.map(|one| found || one))? {
+        let what = "tinysshd has no host key yet: it makes one in each child, which the host is not told of";
+        let fix = "make it in the image, tinysshd-makekey /etc/tinyssh/sshkeydir: children get others";
+        found.push(Finding::new(Grade::Note, what, fix));
     }
     for directory in INITRD {
         for name in root.names(directory)? {

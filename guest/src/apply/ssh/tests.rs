@@ -303,7 +303,8 @@ fn keys_that_are_put_into_an_initrd_are_named() {
         Guest::with(&[(path, text)]).finds(Grade::Open, path.split("/module").next().unwrap());
     }
     assert_eq!(Guest::with(&[("etc/mkinitcpio.conf", "#HOOKS=(tinyssh)\nHOOKS=(base)\n")]).findings(), []);
-    Guest::with(&[("usr/sbin/dropbear", "")]).finds(Grade::Note, "no host key yet");
+    let starts = ("usr/lib/systemd/system/dropbear.service", "");
+    Guest::with(&[("usr/sbin/dropbear", ""), starts]).finds(Grade::Note, "no host key yet");
 }
 
 /// What chattr(1) has made immutable is said beforehand.
@@ -324,6 +325,21 @@ fn an_immutable_key_is_named() {
         "{found:?}"
     );
     assert!(forked.is_err());
+}
+
+/// tinysshd's own opinion of a key that was made here.
+#[test]
+fn tinysshd_reads_the_same() {
+    let guest = Guest::with(&[("etc/tinyssh/sshkeydir/.ed25519.sk", "old"), ("usr/sbin/tinysshd", "")]);
+    assert_eq!(guest.findings(), []);
+    let ours = guest.fork().unwrap().pop().unwrap();
+    let directory = guest.dir.path().join("etc/tinyssh/sshkeydir");
+    match Command::new("tinysshd-printkey").arg(&directory).output() {
+        Ok(said) => assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), ours),
+        Err(_) => eprintln!("SKIPPED: there is no tinysshd-printkey here"),
+    }
+    fs::remove_dir_all(directory).unwrap();
+    guest.finds(Grade::Note, "tinysshd has no host key yet");
 }
 
 /// Dropbear's own opinion of a key that was made here, and of what is read of its own.
