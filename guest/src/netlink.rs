@@ -313,7 +313,7 @@ impl Message {
 
 /// The types and values of attributes, up to the first that does not fit its buffer.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|nla| nla.ok()).map_while(move |nla| {
+    NlasIterator::new(bytes).map_while(Result::ok).map_while(move |nla| {
         let value = nla.into_inner();
         let length = usize::from(u16::from_ne_bytes([*value.first()?, *value.get(1)?]));
         let kind = u16::from_ne_bytes([*value.get(2)?, *value.get(3)?]);
@@ -340,13 +340,13 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use nix::sched::{CloneFlags, unshare};
     use std::process::Command;
 
     /// Runs `test` in a network namespace of its own, where it can change what it likes.
-    fn in_namespace(test: fn()) {
+    pub(crate) fn in_namespace(test: fn()) {
         if !nix::unistd::Uid::effective().is_root() {
             eprintln!("skipped: a network namespace takes root");
             return;
@@ -360,7 +360,7 @@ mod tests {
         }
     }
 
-    fn ip(arguments: &str) {
+    pub(crate) fn ip(arguments: &str) {
         let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip (iproute2)");
         assert!(status.success(), "ip {arguments}");
     }

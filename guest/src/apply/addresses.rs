@@ -164,6 +164,17 @@ fn plan(root: &Root, nics: &[Nic<'_>]) -> Result<Vec<Planned>, ApplyError> {
     let by_ifupdown: Vec<_> =
         owned.iter().filter(|(service, _)| *service == Service::Ifupdown).map(|(_, nic)| *nic).collect();
     files.extend(owners.interfaces.planned(root, &by_ifupdown)?);
+    for file in &files {
+        let directory = file.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        for path in [file.path.as_str(), directory] {
+            if root.is_immutable(path)? {
+                return Err(ApplyError::Mismatch(format!(
+                    "static addresses cannot be written: /{path} is immutable (chattr(1)); take the flag away in the \
+                     image"
+                )));
+            }
+        }
+    }
     Ok(files)
 }
 

@@ -4,7 +4,7 @@ use super::{
     NOTE, Nic, Planned, each, free,
     ini::{Setting, settings},
     is_ours,
-    paths::fits,
+    paths::{fits, is_kind},
     units::is_true,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) fn file(root: &Root, nic: &Nic<'_>) -> Result<Option<File>, FileError
     for directory in DIRECTORIES {
         for name in root.names(directory)? {
             let path = format!("{directory}/{name}");
-            if name.ends_with(".network") && path != HOLD && !is_ours(root, &path) {
+            if is_kind(&name, "network") && path != HOLD && !is_ours(root, &path) {
                 files.entry(name).or_insert(path);
             }
         }
@@ -96,7 +96,7 @@ fn drop_ins(root: &Root, name: &str) -> Result<BTreeMap<String, String>, FileErr
     let mut found = BTreeMap::new();
     for directory in DIRECTORIES {
         for file in root.names(&format!("{directory}/{name}.d"))? {
-            if file.ends_with(".conf") {
+            if is_kind(&file, "conf") {
                 let path = format!("{directory}/{name}.d/{file}");
                 found.entry(file).or_insert(path);
             }

@@ -180,6 +180,7 @@ const BY_MANAGER: &str = "etc/NetworkManager/system-connections/ramet-ens2.nmcon
 const BY_IFUPDOWN: &str = "etc/network/interfaces.d/ramet-ens2";
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn the_service_that_has_the_link_is_found() {
     let unit = "usr/lib/systemd/system/systemd-networkd.service";
     let netplan = "etc/netplan/50-lan.yaml";
@@ -188,7 +189,7 @@ fn the_service_that_has_the_link_is_found() {
     let lan = ("etc/systemd/network/80-lan.network", "[Match]\nName=en*\n[Network]\nDHCP=yes\n");
     for (files, expected) in [
         (
-            &[NETWORKD, MANAGER, ("etc/systemd/system/systemd-networkd.service", "-> /dev/null")][..],
+            &[NETWORKD, MANAGER, ("etc/systemd/system/systemd-networkd.service", "-> ../../../dev/null")][..],
             BY_MANAGER,
         ),
         (&[NETWORKD, MANAGER, ("run/systemd/system/systemd-networkd.service", "")], BY_MANAGER),
@@ -314,7 +315,7 @@ fn the_service_that_has_the_link_is_found() {
             BY_IFUPDOWN,
         ),
         (&[MANAGER, NETWORKING, (INTERFACES, "auto lo\niface lo inet loopback\n")], BY_MANAGER),
-        (&[MANAGER, HAS_NIC], BY_MANAGER),
+        (&[MANAGER, HAS_NIC, (MANAGER_CONF, "[main]\nplugins=keyfile\n")], BY_MANAGER),
         (&[MANAGER, HAS_NIC, ("usr/lib/udev/ifupdown-hotplug", "")], BY_IFUPDOWN),
         (&[NETWORKD, NETWORKING, (INTERFACES, "auto lo\niface lo inet loopback\n")], BY_NETWORKD),
         (&[NETWORKD, NETWORKING, HAS_NIC], BY_IFUPDOWN),
@@ -324,6 +325,7 @@ fn the_service_that_has_the_link_is_found() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn where_two_have_the_link_or_none_that_is_known_it_is_refused_by_name() {
     let lan = ("etc/systemd/network/80-lan.network", "[Match]\nType=ether\n");
     for (files, expected) in [
@@ -437,6 +439,7 @@ fn where_two_have_the_link_or_none_that_is_known_it_is_refused_by_name() {
             ],
             &["wired.nmconnection", "999"],
         ),
+        (&[MANAGER, HAS_NIC], &["NetworkManager", "interfaces(5)"]),
         (&[NETWORKING], &["/etc/network/interfaces"]),
         (&[NETWORKING, (INTERFACES, "source /etc/network/interfaces.d/$(hostname)\n")], &["$(hostname)"]),
         (
@@ -658,19 +661,18 @@ fn files_that_are_not_as_expected() {
             let at = dir.path().join(path);
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             if at.is_dir() {
-                fs::remove_dir_all(&at).unwrap()
+                fs::remove_dir_all(&at).unwrap();
             } else {
                 let _ = fs::remove_file(&at);
             }
+            let link = |to: &str| std::os::unix::fs::symlink(to, &at).unwrap();
             match kind {
                 "missing" => {}
                 "empty" | "a file" => fs::write(&at, "").unwrap(),
                 "directory" => fs::create_dir(&at).unwrap(),
-                "dangling" => std::os::unix::fs::symlink("nowhere", &at).unwrap(),
-                "outside" => {
-                    std::os::unix::fs::symlink("../../../../../../../../../etc/passwd", &at).unwrap()
-                }
-                "loop" => std::os::unix::fs::symlink(at.file_name().unwrap(), &at).unwrap(),
+                "dangling" => link("nowhere"),
+                "outside" => link("../../../../../../../../../etc/passwd"),
+                "loop" => link(at.file_name().unwrap().to_str().unwrap()),
                 "large" => fs::write(&at, &large).unwrap(),
                 _ => fs::write(&at, [0, 0xff, b'\\', b'\n', 0xfe, b'=', b'[', 0]).unwrap(),
             }
@@ -702,20 +704,30 @@ fn files_that_are_not_as_expected() {
 }
 
 #[test]
-fn an_immutable_resolv_conf_is_the_owners() {
-    let (dir, root) = template();
-    put(dir.path(), &[NETWORKING, HAS_NIC, ("etc/resolv.conf", "nameserver 192.0.2.1\n")]);
-    let path = dir.path().join("etc/resolv.conf");
-    let chattr = |flag| std::process::Command::new("chattr").arg(flag).arg(&path).status();
-    if !chattr("+i").is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no chattr here, or a file system without flags");
-        return;
+fn what_is_immutable_is_the_owners() {
+    for (path, images) in
+        [("etc/resolv.conf", NETWORKING), (INTERFACES, NETWORKING), ("etc/systemd/network", NETWORKD)]
+    {
+        let (dir, root) = template();
+        put(dir.path(), &[images, HAS_NIC, ("etc/resolv.conf", "nameserver 192.0.2.1\n")]);
+        put(dir.path(), &[("etc/systemd/network/80-lan.network", "[Match]\nName=ens2\n")]);
+        let chattr =
+            |flag| std::process::Command::new("chattr").arg(flag).arg(dir.path().join(path)).status();
+        if !chattr("+i").is_ok_and(|status| status.success()) {
+            eprintln!("skipped: no chattr here, or a file system without flags");
+            return;
+        }
+        let tried = applied(dir.path(), &root).map_err(|error| chain(&error));
+        let mut without = identity();
+        without.nics.truncate(1);
+        let quiet = apply(&without, &root, &Fake::new());
+        let noted = check(&root);
+        chattr("-i").unwrap();
+        let why = tried.unwrap_err();
+        assert!(why.contains(&format!("/{path} is immutable")), "{path}: {why}");
+        assert!(noted.unwrap()[0].what.to_string().contains("immutable"));
+        quiet.unwrap();
     }
-    let tried = applied(dir.path(), &root).map_err(|error| chain(&error));
-    let noted = check(&root);
-    chattr("-i").unwrap();
-    assert!(tried.unwrap_err().contains("/etc/resolv.conf is immutable"));
-    assert!(noted.unwrap()[0].what.to_string().contains("immutable"));
 }
 
 /// The opinion of ifupdown itself of which interfaces are brought up, for files that have others read.
