@@ -241,6 +241,12 @@ impl Image {
             if self.excluded.iter().any(|pattern| fits(pattern, nic.name)) {
                 return Err(nic.refused(&format!("/{DEFAULTS} excludes it")));
             }
+            if let Some(other) = nic.other_names.iter().find(|name| self.names(name)) {
+                return Err(nic.refused(&format!(
+                    "interfaces(5) has a stanza for {other}, which is another name of it: name it {} there",
+                    nic.name
+                )));
+            }
             for (path, stanza) in self.stanzas() {
                 if let Some(why) = lines::obstacle(&stanza, nic.name) {
                     return Err(nic.refused(&format!("in /{path} {why}")));

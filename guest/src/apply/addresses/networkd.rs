@@ -115,7 +115,9 @@ fn fits_match(setting: &Setting, nic: &Nic<'_>) -> bool {
         setting.value.strip_prefix('!').map_or((false, setting.value.as_str()), |v| (true, v));
     let any = |fits: &dyn Fn(&str) -> bool| value.split_ascii_whitespace().any(fits) != inverted;
     match setting.key.as_str() {
-        "Name" | "OriginalName" => any(&|pattern| fits(pattern, nic.name)),
+        "Name" | "OriginalName" => any(&|pattern| nic.names().any(|name| fits(pattern, name))),
+        // The values for this kind of machine.
+        "Virtualization" => any(&|kind| matches!(kind, "yes" | "true" | "1" | "vm" | "kvm" | "qemu")),
         "MACAddress" | "PermanentMACAddress" => any(&|mac| nic.has(mac)),
         "Type" => any(&|pattern| fits(pattern, "ether")),
         // It has none.

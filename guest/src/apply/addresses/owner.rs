@@ -177,7 +177,7 @@ impl<'a> Owners<'a> {
                     || self.root.exists("lib/udev/ifupdown-hotplug")?)
                 && !self.units.is_masked("ifup@.service")?)
         };
-        Ok((self.networking && self.interfaces.has(nic.name)) || by_udev()?)
+        Ok((self.networking && nic.names().any(|name| self.interfaces.has(name))) || by_udev()?)
     }
 
     fn both(nic: &Nic<'_>, services: &[Service]) -> ApplyError {

@@ -621,6 +621,32 @@ fn a_file_of_networkds_that_would_count_first_does_not() {
 }
 
 #[test]
+fn other_names_of_a_nic_are_its_own() {
+    let ip = ip();
+    let others = ["enp0s2".to_owned()];
+    let nic = Nic {
+        name: "ens2",
+        other_names: &others,
+        mac: identity().nics[0].mac,
+        parent: identity().nics[0].parent,
+        ip: &ip,
+    };
+    let (dir, root) = template();
+    put(dir.path(), &[NETWORKING, (INTERFACES, "auto enp0s2\niface enp0s2 inet dhcp\n")]);
+    let why = chain(&plan(&root, std::slice::from_ref(&nic)).unwrap_err());
+    assert!(why.contains("enp0s2") && why.contains("ens2"), "{why}");
+    let (dir, root) = template();
+    put(dir.path(), &[NETWORKD, MANAGER, ("etc/systemd/network/80-lan.network", "[Match]\nName=enp*\n")]);
+    let why = chain(&plan(&root, std::slice::from_ref(&nic)).unwrap_err());
+    assert!(why.contains("systemd-networkd and NetworkManager"), "{why}");
+    put(
+        dir.path(),
+        &[("etc/systemd/network/80-lan.network", "[Match]\nName=enp*\nVirtualization=container\n")],
+    );
+    assert_eq!(plan(&root, &[nic]).unwrap()[0].path, BY_MANAGER);
+}
+
+#[test]
 fn profiles_are_put_where_network_manager_looks() {
     let (dir, root) = template();
     put(dir.path(), &[MANAGER, (MANAGER_CONF, "[keyfile]\npath=/var/lib/nm/profiles\n")]);
