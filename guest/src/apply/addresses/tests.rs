@@ -88,6 +88,21 @@ fn a_resolver_keeps_its_resolv_conf() {
 }
 
 #[test]
+fn a_resolv_conf_that_is_no_link_to_resolveds_is_written() {
+    let (dir, root) = template();
+    enable(dir.path(), "systemd-networkd.service");
+    enable(dir.path(), "systemd-resolved.service");
+    put(dir.path(), &[("etc/resolv.conf", "nameserver 198.51.100.1\n")]);
+    applied(dir.path(), &root).unwrap();
+    let text = root.read_text("etc/resolv.conf").unwrap().unwrap();
+    assert!(text.contains("nameserver 192.0.2.53\n") && !text.contains("198.51.100.1"), "{text}");
+
+    put(dir.path(), &[("etc/resolv.conf", "-> ../run/systemd/resolve/stub-resolv.conf")]);
+    applied(dir.path(), &root).unwrap();
+    assert!(root.link("etc/resolv.conf").unwrap().is_some());
+}
+
+#[test]
 fn network_manager() {
     let (dir, root) = template();
     enable(dir.path(), "NetworkManager.service");
