@@ -39,6 +39,8 @@ pub(crate) enum NetlinkError {
 pub(crate) struct Interface {
     pub(crate) index: u32,
     pub(crate) name: String,
+    /// Alternative names: whatever takes a name takes one of these (ip-link(8), `altname`).
+    pub(crate) other_names: Vec<String>,
     /// Its link-layer address; the loopback interface has none worth the name.
     pub(crate) mac: Option<MacAddr>,
     /// An Ethernet device that is not made of others: one without a kind.
@@ -276,6 +278,10 @@ impl Message {
                 libc::IFLA_ADDRESS => {
                     found.mac = <[u8; 6]>::try_from(value).ok().and_then(|octets| MacAddr::new(octets).ok());
                 }
+                libc::IFLA_PROP_LIST => {
+                    let names = attributes(value).filter(|(kind, _)| *kind == libc::IFLA_ALT_IFNAME);
+                    found.other_names = names.map(|(_, value)| text(value)).collect();
+                }
                 libc::IFLA_LINKINFO => {
                     found.kind = attributes(value)
                         .find(|(kind, _)| *kind == libc::IFLA_INFO_KIND)
@@ -313,7 +319,7 @@ impl Message {
 
 /// The types and values of attributes, up to the first that does not fit its buffer.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|nla| nla.ok()).map_while(move |nla| {
+    NlasIterator::new(bytes).map_while(Result::ok).map_while(move |nla| {
         let value = nla.into_inner();
         let length = usize::from(u16::from_ne_bytes([*value.first()?, *value.get(1)?]));
         let kind = u16::from_ne_bytes([*value.get(2)?, *value.get(3)?]);
@@ -340,13 +346,13 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use nix::sched::{CloneFlags, unshare};
     use std::process::Command;
 
     /// Runs `test` in a network namespace of its own, where it can change what it likes.
-    fn in_namespace(test: fn()) {
+    pub(crate) fn in_namespace(test: fn()) {
         if !nix::unistd::Uid::effective().is_root() {
             eprintln!("skipped: a network namespace takes root");
             return;
@@ -360,7 +366,7 @@ mod tests {
         }
     }
 
-    fn ip(arguments: &str) {
+    pub(crate) fn ip(arguments: &str) {
         let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip (iproute2)");
         assert!(status.success(), "ip {arguments}");
     }
@@ -375,12 +381,14 @@ mod tests {
         in_namespace(|| {
             ip("link add left type veth peer name right");
             ip("link set left address 52:54:00:00:00:01 up");
+            ip("link property add dev left altname first altname second");
             ip("addr add 192.0.2.7/24 dev left");
             ip("addr add 2001:db8::7/64 dev left nodad");
             let before = veth();
             assert_eq!(before.mac, Some("52:54:00:00:00:01".parse().unwrap()));
             assert!(before.up && !before.physical && !before.loopback);
             assert_eq!(before.kind.as_deref(), Some("veth"));
+            assert_eq!(before.other_names, ["first", "second"]);
             assert_eq!(
                 before.addresses,
                 ["192.0.2.7".parse::<IpAddr>().unwrap(), "2001:db8::7".parse().unwrap()]

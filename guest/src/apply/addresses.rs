@@ -36,6 +36,7 @@ const NOTE: &str = "# Written by ramet-agent for this machine alone.\n";
 /// A NIC with a static configuration.
 struct Nic<'a> {
     name: &'a str,
+    other_names: &'a [String],
     mac: MacAddr,
     /// Its address in the template, which stays its permanent one.
     parent: MacAddr,
@@ -46,6 +47,11 @@ impl Nic<'_> {
     /// Whether `text` is an address of it, now or for good.
     fn has(&self, text: &str) -> bool {
         text.replace('-', ":").parse::<MacAddr>().is_ok_and(|mac| mac == self.mac || mac == self.parent)
+    }
+
+    /// All its names.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name).chain(self.other_names.iter().map(String::as_str))
     }
 
     /// That it cannot have static addresses, and why.
@@ -137,7 +143,13 @@ fn nics<'a>(identity: &'a Identity, interfaces: &'a [Interface]) -> Result<Vec<N
         if let Some(ip) = &nic.ip {
             let found = interfaces.iter().find(|one| one.physical && one.mac == Some(nic.mac));
             let found = found.ok_or_else(|| ApplyError::Missing(format!("no interface is {}", nic.mac)))?;
-            nics.push(Nic { name: &found.name, mac: nic.mac, parent: nic.parent, ip });
+            nics.push(Nic {
+                name: &found.name,
+                other_names: &found.other_names,
+                mac: nic.mac,
+                parent: nic.parent,
+                ip,
+            });
         }
     }
     Ok(nics)
@@ -164,6 +176,17 @@ fn plan(root: &Root, nics: &[Nic<'_>]) -> Result<Vec<Planned>, ApplyError> {
     let by_ifupdown: Vec<_> =
         owned.iter().filter(|(service, _)| *service == Service::Ifupdown).map(|(_, nic)| *nic).collect();
     files.extend(owners.interfaces.planned(root, &by_ifupdown)?);
+    for file in &files {
+        let directory = file.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        for path in [file.path.as_str(), directory] {
+            if root.is_immutable(path)? {
+                return Err(ApplyError::Mismatch(format!(
+                    "static addresses cannot be written: /{path} is immutable (chattr(1)); take the flag away in the \
+                     image"
+                )));
+            }
+        }
+    }
     Ok(files)
 }
 
@@ -245,7 +268,7 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
         let mac =
             root.read_lossy(&format!("{NET}/{name}/address"))?.and_then(|text| text.trim().parse().ok());
         let mac = mac.unwrap_or(unknown);
-        if let Err(error) = plan(root, &[Nic { name, mac, parent: mac, ip: &ip }]) {
+        if let Err(error) = plan(root, &[Nic { name, other_names: &[], mac, parent: mac, ip: &ip }]) {
             found.push(note(&error));
         }
     }

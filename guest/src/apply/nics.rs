@@ -172,9 +172,9 @@ pub(crate) fn quiesce<S: System>(root: &Root, system: &S) -> Result<Vec<Finding>
     Ok(check_links(&after))
 }
 
-/// How the root file system is known to be on the network: by what is mounted (proc_mounts(5)), or by the kernel's command
+/// How the root file system is known to be on the network: by what is mounted (`proc_mounts(5)`), or by the kernel's command
 /// line (the kernel's nfsroot.rst, dracut.cmdline(7)).
-pub(crate) fn root_on_network(root: &Root) -> Result<Option<String>, FileError> {
+fn root_on_network(root: &Root) -> Result<Option<String>, FileError> {
     let mounts = root.read_lossy("proc/mounts")?.unwrap_or_default();
     for line in mounts.lines() {
         let mut words = line.split(' ');
@@ -208,6 +208,7 @@ pub(crate) fn root_on_network(root: &Root) -> Result<Option<String>, FileError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::Linux;
 
     fn mac(last: u8) -> MacAddr {
         MacAddr::new([0x52, 0x54, 0, 0, 0, last]).unwrap()
@@ -291,6 +292,31 @@ mod tests {
         assert_eq!(*system.flushed.borrow(), [2, 3]);
         system.interfaces.borrow_mut()[0].addresses = vec!["192.0.2.7".parse().unwrap()];
         assert!(matches!(quiesce(&root, &system), Err(ApplyError::Mismatch(_))), "it comes back");
+    }
+
+    #[test]
+    fn the_kernels_links_are_down_and_without_addresses() {
+        use crate::netlink::tests::{in_namespace, ip};
+        in_namespace(|| {
+            ip("link set lo up");
+            ip("link add left type veth peer name right");
+            ip("link add br0 type bridge");
+            ip("link set left master br0");
+            for one in ["left", "right", "br0"] {
+                ip(&format!("link set {one} up"));
+            }
+            ip("addr add 192.0.2.7/24 dev br0");
+            ip("addr add 2001:db8::7/64 dev br0 nodad");
+            let (_dir, root) = crate::apply::tests::template();
+            assert_eq!(quiesce(&root, &Linux).unwrap(), []);
+            let after = Linux.interfaces().unwrap();
+            assert_eq!(after.len(), 4);
+            assert!(after.iter().all(|one| one.up == one.loopback && one.addresses.is_empty()), "{after:?}");
+            let bridge = after.iter().find(|one| one.name == "br0").unwrap();
+            assert_eq!(bridge.kind.as_deref(), Some("bridge"));
+            let nic = Interface { kind: None, physical: true, ..bridge.clone() };
+            assert_eq!(check_links(&[nic, bridge.clone()]).len(), 1);
+        });
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Image {
         let mut seen = BTreeSet::new();
         let mut next = vec![MAIN.to_owned()];
         while let Some(path) = next.pop() {
-            match image.read(root, path, &mut seen) {
+            match image.read(root, &path, &mut seen) {
                 Ok(more) => next.extend(more),
                 Err(error) => drop(image.unreadable.get_or_insert(error.into())),
             }
@@ -107,10 +107,10 @@ impl Image {
     fn read(
         &mut self,
         root: &Root,
-        path: String,
+        path: &str,
         seen: &mut BTreeSet<String>,
     ) -> Result<Vec<String>, FileError> {
-        let path = real(root, &path)?;
+        let path = real(root, path)?;
         if !seen.insert(path.clone()) || root.is_dir(&path)? && path != MAIN {
             return Ok(Vec::new());
         }
@@ -122,18 +122,18 @@ impl Image {
         self.files.push(File { path: path.clone(), bytes, text });
         let mut more = Vec::new();
         for stanza in stanzas {
-            more.extend(self.source(root, &path, &stanza)?);
+            more.extend(self.source(root, &path, &stanza));
         }
         Ok(more)
     }
 
     /// The files that `stanza` of `file` has read.
-    fn source(&mut self, root: &Root, file: &str, stanza: &Stanza) -> Result<Vec<String>, FileError> {
+    fn source(&mut self, root: &Root, file: &str, stanza: &Stanza) -> Vec<String> {
         let directory = match stanza.head.word(0) {
             "source" => false,
             // Not one of its words.
             "source-directory" => self.flavour != Flavour::Two,
-            _ => return Ok(Vec::new()),
+            _ => return Vec::new(),
         };
         let mut found = Vec::new();
         // What more there is on the line is not heeded.
@@ -146,7 +146,7 @@ impl Image {
             let from = if self.flavour == Flavour::Ifupdown { file } else { "" };
             let pattern = beside(from, pattern);
             let paths = match self.flavour {
-                Flavour::Ifupdown | Flavour::Two => expand(root, &pattern)?,
+                Flavour::Ifupdown | Flavour::Two => expand(root, &pattern),
                 Flavour::Ng => vec![pattern.clone()],
             };
             if directory {
@@ -160,7 +160,7 @@ impl Image {
             }
             self.sources.push(Source { pattern, directory });
         }
-        Ok(found)
+        found
     }
 
     /// Whether source-directory has a file of this name read.
@@ -194,9 +194,14 @@ impl Image {
         })
     }
 
-    /// Whether ifup(8) has something to do with the interface `nic`.
+    /// Whether ifup(8) brings up the interface `nic`.
+    pub(super) fn has(&self, nic: &str) -> bool {
+        !self.off && self.names(nic)
+    }
+
+    /// Whether interfaces(5) says something of the interface `nic`.
     pub(super) fn names(&self, nic: &str) -> bool {
-        !self.off && self.stanzas().any(|(_, stanza)| lines::names(&stanza, nic))
+        self.stanzas().any(|(_, stanza)| lines::names(&stanza, nic))
     }
 
     /// Whether udev has the interface `nic` brought up, `networking.service` or not.
@@ -235,6 +240,12 @@ impl Image {
         for nic in nics {
             if self.excluded.iter().any(|pattern| fits(pattern, nic.name)) {
                 return Err(nic.refused(&format!("/{DEFAULTS} excludes it")));
+            }
+            if let Some(other) = nic.other_names.iter().find(|name| self.names(name)) {
+                return Err(nic.refused(&format!(
+                    "interfaces(5) has a stanza for {other}, which is another name of it: name it {} there",
+                    nic.name
+                )));
             }
             for (path, stanza) in self.stanzas() {
                 if let Some(why) = lines::obstacle(&stanza, nic.name) {

@@ -1,6 +1,10 @@
 //! netplan(5): which of systemd-networkd and `NetworkManager` it gives an interface to, which it does in a generator.
 
-use super::{Nic, owner::Service, paths::fits};
+use super::{
+    Nic,
+    owner::Service,
+    paths::{fits, is_kind},
+};
 use crate::{apply::ApplyError, root::Root};
 use saphyr_parser::{Event, Parser};
 use std::collections::BTreeMap;
@@ -64,7 +68,7 @@ impl Netplan {
         let mut files = BTreeMap::new();
         for directory in DIRECTORIES {
             for name in root.names(directory)? {
-                if name.ends_with(".yaml") {
+                if is_kind(&name, "yaml") {
                     files.entry(name.clone()).or_insert(format!("{directory}/{name}"));
                 }
             }
@@ -208,4 +212,47 @@ fn parse(text: &str) -> Result<Option<Node>, String> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn yaml_as_people_write_it() {
+        let text = "# who\n---\nnetwork:\n  'version': 2\n  renderer: \"networkd\" # default\n  ethernets:\n    ens2: {dhcp4: true, \
+                    nameservers: {addresses: [192.0.2.53, \"2001:db8::53\"]}}\n    ens3:\n      addresses:\n      - 192.0.2.7/24\n";
+        let Ok(Some(node)) = parse(text) else { panic!("{:?}", parse(text)) };
+        let network = node.get("network").unwrap();
+        assert_eq!((network.text("version"), network.text("renderer")), (Some("2"), Some("networkd")));
+        let ids: Vec<_> =
+            network.get("ethernets").unwrap().entries().iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["ens2", "ens3"]);
+        assert_eq!(parse(""), Ok(None));
+        assert_eq!(parse("# nothing"), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_settings_is_an_error() {
+        for text in ["a: [", "a: b: c", "\t- x", "{", "a: *b", &"[".repeat(100_000), &"a:\n".repeat(3)] {
+            assert!(parse(text).is_err() || !text.starts_with(['[', '{']), "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn files_are_merged_by_their_keys() {
+        let mut all = parse("network: {renderer: networkd, ethernets: {a: {dhcp4: true}}}").unwrap().unwrap();
+        all.merge(parse("network: {renderer: NetworkManager, ethernets: {b: {}}}").unwrap().unwrap());
+        let network = all.get("network").unwrap();
+        assert_eq!(network.text("renderer"), Some("NetworkManager"));
+        assert_eq!(network.get("ethernets").unwrap().entries().len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "[-\\[\\]{}:,#&*!|>'\"%@` \n\ta-c?]{0,60}") {
+            let _ = parse(&text);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::{
     NOTE, Nic, Planned, free,
     ini::{boolean, settings},
     is_ours, list,
-    paths::{beside, fits},
+    paths::{beside, fits, is_kind},
     units::is_true,
 };
 use crate::{
@@ -48,7 +48,7 @@ impl Config {
         let mut seen = BTreeSet::new();
         for (n, directory) in CONF_D.iter().enumerate() {
             let names: Vec<_> =
-                root.names(directory)?.into_iter().filter(|name| name.ends_with(".conf")).collect();
+                root.names(directory)?.into_iter().filter(|name| is_kind(name, "conf")).collect();
             let mut files = Vec::new();
             for name in names {
                 if seen.insert(name.clone()) {

@@ -4,7 +4,7 @@ use super::{
     NOTE, Nic, Planned, each, free,
     ini::{Setting, settings},
     is_ours,
-    paths::fits,
+    paths::{fits, is_kind},
     units::is_true,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) fn file(root: &Root, nic: &Nic<'_>) -> Result<Option<File>, FileError
     for directory in DIRECTORIES {
         for name in root.names(directory)? {
             let path = format!("{directory}/{name}");
-            if name.ends_with(".network") && path != HOLD && !is_ours(root, &path) {
+            if is_kind(&name, "network") && path != HOLD && !is_ours(root, &path) {
                 files.entry(name).or_insert(path);
             }
         }
@@ -96,7 +96,7 @@ fn drop_ins(root: &Root, name: &str) -> Result<BTreeMap<String, String>, FileErr
     let mut found = BTreeMap::new();
     for directory in DIRECTORIES {
         for file in root.names(&format!("{directory}/{name}.d"))? {
-            if file.ends_with(".conf") {
+            if is_kind(&file, "conf") {
                 let path = format!("{directory}/{name}.d/{file}");
                 found.entry(file).or_insert(path);
             }
@@ -115,7 +115,9 @@ fn fits_match(setting: &Setting, nic: &Nic<'_>) -> bool {
         setting.value.strip_prefix('!').map_or((false, setting.value.as_str()), |v| (true, v));
     let any = |fits: &dyn Fn(&str) -> bool| value.split_ascii_whitespace().any(fits) != inverted;
     match setting.key.as_str() {
-        "Name" | "OriginalName" => any(&|pattern| fits(pattern, nic.name)),
+        "Name" | "OriginalName" => any(&|pattern| nic.names().any(|name| fits(pattern, name))),
+        // The values for this kind of machine.
+        "Virtualization" => any(&|kind| matches!(kind, "yes" | "true" | "1" | "vm" | "kvm" | "qemu")),
         "MACAddress" | "PermanentMACAddress" => any(&|mac| nic.has(mac)),
         "Type" => any(&|pattern| fits(pattern, "ether")),
         // It has none.

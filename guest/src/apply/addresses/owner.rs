@@ -147,7 +147,7 @@ impl<'a> Owners<'a> {
         let by_ifupdown = self.by_ifupdown(nic)?;
         if self.network_manager {
             left_alone = self.manager.unmanaged(self.root, nic)?;
-            if by_ifupdown && left_alone.is_none() && self.manager.heeds_interfaces() {
+            if left_alone.is_none() && self.interfaces.names(nic.name) && self.manager.heeds_interfaces() {
                 left_alone = Some("it is in interfaces(5), and its ifupdown plugin has managed=false".into());
             }
             if left_alone.is_none() {
@@ -177,7 +177,7 @@ impl<'a> Owners<'a> {
                     || self.root.exists("lib/udev/ifupdown-hotplug")?)
                 && !self.units.is_masked("ifup@.service")?)
         };
-        Ok((self.networking && self.interfaces.names(nic.name)) || by_udev()?)
+        Ok((self.networking && nic.names().any(|name| self.interfaces.has(name))) || by_udev()?)
     }
 
     fn both(nic: &Nic<'_>, services: &[Service]) -> ApplyError {

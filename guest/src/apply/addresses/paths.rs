@@ -2,7 +2,7 @@
 
 use crate::root::{FileError, Root};
 
-/// How many symbolic links one path may lead through (path_resolution(7)).
+/// How many symbolic links one path may lead through (`path_resolution(7)`).
 const LINKS: usize = 40;
 
 /// Whether `text` fits `pattern`: `*`, `?`, `[abc]`, `[!a-z]`, and `\` before a character that stands for itself
@@ -90,8 +90,14 @@ pub(super) fn real(root: &Root, path: &str) -> Result<String, FileError> {
     Ok(path)
 }
 
-/// The paths that fit the pattern `pattern`, sorted. A name that begins with a dot only fits a pattern that does.
-pub(super) fn expand(root: &Root, pattern: &str) -> Result<Vec<String>, FileError> {
+/// Whether `name` ends in a dot and `kind`.
+pub(super) fn is_kind(name: &str, kind: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, end)| end == kind)
+}
+
+/// The paths that fit the pattern `pattern`, sorted. A name that begins with a dot only fits a pattern that does. What
+/// cannot be looked at has nothing in it, as for the shell.
+pub(super) fn expand(root: &Root, pattern: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     for part in pattern.split('/').filter(|part| !part.is_empty()) {
         let mut next = Vec::new();
@@ -101,20 +107,14 @@ pub(super) fn expand(root: &Root, pattern: &str) -> Result<Vec<String>, FileErro
                 next.push(join(part));
                 continue;
             }
-            // One on the way that is a file has nothing in it.
             let names = root.names(if base.is_empty() { "." } else { &base }).unwrap_or_default();
             let seen = |name: &&String| !name.starts_with('.') || part.starts_with('.');
             next.extend(names.iter().filter(seen).filter(|name| fits(part, name)).map(|name| join(name)));
         }
         found = next;
     }
-    let mut there = Vec::new();
-    for path in found {
-        if root.exists(&path).unwrap_or(false) {
-            there.push(path);
-        }
-    }
-    Ok(there)
+    found.retain(|path| root.exists(path).unwrap_or(false));
+    found
 }
 
 #[cfg(test)]

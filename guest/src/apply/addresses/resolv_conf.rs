@@ -18,8 +18,10 @@ pub(super) fn planned(
 ) -> Result<Option<Planned>, ApplyError> {
     let resolvconf = root.exists("usr/sbin/resolvconf")? || root.exists("sbin/resolvconf")?;
     let resolved = owners.resolved()?;
+    // systemd-resolved never writes the file (systemd-resolved.service(8), "/ETC/RESOLV.CONF"): programs find it by a link.
+    let is_file = root.is_regular(PATH)?;
     let is_passed_on = |service: Service| match service {
-        Service::Networkd => resolved,
+        Service::Networkd => resolved && !is_file,
         Service::NetworkManager => owners.manager.resolves(),
         Service::Ifupdown => resolvconf,
     };

@@ -88,6 +88,21 @@ fn a_resolver_keeps_its_resolv_conf() {
 }
 
 #[test]
+fn a_resolv_conf_that_is_no_link_to_resolveds_is_written() {
+    let (dir, root) = template();
+    enable(dir.path(), "systemd-networkd.service");
+    enable(dir.path(), "systemd-resolved.service");
+    put(dir.path(), &[("etc/resolv.conf", "nameserver 198.51.100.1\n")]);
+    applied(dir.path(), &root).unwrap();
+    let text = root.read_text("etc/resolv.conf").unwrap().unwrap();
+    assert!(text.contains("nameserver 192.0.2.53\n") && !text.contains("198.51.100.1"), "{text}");
+
+    put(dir.path(), &[("etc/resolv.conf", "-> ../run/systemd/resolve/stub-resolv.conf")]);
+    applied(dir.path(), &root).unwrap();
+    assert!(root.link("etc/resolv.conf").unwrap().is_some());
+}
+
+#[test]
 fn network_manager() {
     let (dir, root) = template();
     enable(dir.path(), "NetworkManager.service");
@@ -180,6 +195,7 @@ const BY_MANAGER: &str = "etc/NetworkManager/system-connections/ramet-ens2.nmcon
 const BY_IFUPDOWN: &str = "etc/network/interfaces.d/ramet-ens2";
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn the_service_that_has_the_link_is_found() {
     let unit = "usr/lib/systemd/system/systemd-networkd.service";
     let netplan = "etc/netplan/50-lan.yaml";
@@ -188,7 +204,7 @@ fn the_service_that_has_the_link_is_found() {
     let lan = ("etc/systemd/network/80-lan.network", "[Match]\nName=en*\n[Network]\nDHCP=yes\n");
     for (files, expected) in [
         (
-            &[NETWORKD, MANAGER, ("etc/systemd/system/systemd-networkd.service", "-> /dev/null")][..],
+            &[NETWORKD, MANAGER, ("etc/systemd/system/systemd-networkd.service", "-> ../../../dev/null")][..],
             BY_MANAGER,
         ),
         (&[NETWORKD, MANAGER, ("run/systemd/system/systemd-networkd.service", "")], BY_MANAGER),
@@ -314,7 +330,7 @@ fn the_service_that_has_the_link_is_found() {
             BY_IFUPDOWN,
         ),
         (&[MANAGER, NETWORKING, (INTERFACES, "auto lo\niface lo inet loopback\n")], BY_MANAGER),
-        (&[MANAGER, HAS_NIC], BY_MANAGER),
+        (&[MANAGER, HAS_NIC, (MANAGER_CONF, "[main]\nplugins=keyfile\n")], BY_MANAGER),
         (&[MANAGER, HAS_NIC, ("usr/lib/udev/ifupdown-hotplug", "")], BY_IFUPDOWN),
         (&[NETWORKD, NETWORKING, (INTERFACES, "auto lo\niface lo inet loopback\n")], BY_NETWORKD),
         (&[NETWORKD, NETWORKING, HAS_NIC], BY_IFUPDOWN),
@@ -324,6 +340,7 @@ fn the_service_that_has_the_link_is_found() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn where_two_have_the_link_or_none_that_is_known_it_is_refused_by_name() {
     let lan = ("etc/systemd/network/80-lan.network", "[Match]\nType=ether\n");
     for (files, expected) in [
@@ -437,6 +454,7 @@ fn where_two_have_the_link_or_none_that_is_known_it_is_refused_by_name() {
             ],
             &["wired.nmconnection", "999"],
         ),
+        (&[MANAGER, HAS_NIC], &["NetworkManager", "interfaces(5)"]),
         (&[NETWORKING], &["/etc/network/interfaces"]),
         (&[NETWORKING, (INTERFACES, "source /etc/network/interfaces.d/$(hostname)\n")], &["$(hostname)"]),
         (
@@ -618,6 +636,32 @@ fn a_file_of_networkds_that_would_count_first_does_not() {
 }
 
 #[test]
+fn other_names_of_a_nic_are_its_own() {
+    let ip = ip();
+    let others = ["enp0s2".to_owned()];
+    let nic = Nic {
+        name: "ens2",
+        other_names: &others,
+        mac: identity().nics[0].mac,
+        parent: identity().nics[0].parent,
+        ip: &ip,
+    };
+    let (dir, root) = template();
+    put(dir.path(), &[NETWORKING, (INTERFACES, "auto enp0s2\niface enp0s2 inet dhcp\n")]);
+    let why = chain(&plan(&root, std::slice::from_ref(&nic)).unwrap_err());
+    assert!(why.contains("enp0s2") && why.contains("ens2"), "{why}");
+    let (dir, root) = template();
+    put(dir.path(), &[NETWORKD, MANAGER, ("etc/systemd/network/80-lan.network", "[Match]\nName=enp*\n")]);
+    let why = chain(&plan(&root, std::slice::from_ref(&nic)).unwrap_err());
+    assert!(why.contains("systemd-networkd and NetworkManager"), "{why}");
+    put(
+        dir.path(),
+        &[("etc/systemd/network/80-lan.network", "[Match]\nName=enp*\nVirtualization=container\n")],
+    );
+    assert_eq!(plan(&root, &[nic]).unwrap()[0].path, BY_MANAGER);
+}
+
+#[test]
 fn profiles_are_put_where_network_manager_looks() {
     let (dir, root) = template();
     put(dir.path(), &[MANAGER, (MANAGER_CONF, "[keyfile]\npath=/var/lib/nm/profiles\n")]);
@@ -658,19 +702,18 @@ fn files_that_are_not_as_expected() {
             let at = dir.path().join(path);
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             if at.is_dir() {
-                fs::remove_dir_all(&at).unwrap()
+                fs::remove_dir_all(&at).unwrap();
             } else {
                 let _ = fs::remove_file(&at);
             }
+            let link = |to: &str| std::os::unix::fs::symlink(to, &at).unwrap();
             match kind {
                 "missing" => {}
                 "empty" | "a file" => fs::write(&at, "").unwrap(),
                 "directory" => fs::create_dir(&at).unwrap(),
-                "dangling" => std::os::unix::fs::symlink("nowhere", &at).unwrap(),
-                "outside" => {
-                    std::os::unix::fs::symlink("../../../../../../../../../etc/passwd", &at).unwrap()
-                }
-                "loop" => std::os::unix::fs::symlink(at.file_name().unwrap(), &at).unwrap(),
+                "dangling" => link("nowhere"),
+                "outside" => link("../../../../../../../../../etc/passwd"),
+                "loop" => link(at.file_name().unwrap().to_str().unwrap()),
                 "large" => fs::write(&at, &large).unwrap(),
                 _ => fs::write(&at, [0, 0xff, b'\\', b'\n', 0xfe, b'=', b'[', 0]).unwrap(),
             }
@@ -702,20 +745,30 @@ fn files_that_are_not_as_expected() {
 }
 
 #[test]
-fn an_immutable_resolv_conf_is_the_owners() {
-    let (dir, root) = template();
-    put(dir.path(), &[NETWORKING, HAS_NIC, ("etc/resolv.conf", "nameserver 192.0.2.1\n")]);
-    let path = dir.path().join("etc/resolv.conf");
-    let chattr = |flag| std::process::Command::new("chattr").arg(flag).arg(&path).status();
-    if !chattr("+i").is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no chattr here, or a file system without flags");
-        return;
+fn what_is_immutable_is_the_owners() {
+    for (path, images) in
+        [("etc/resolv.conf", NETWORKING), (INTERFACES, NETWORKING), ("etc/systemd/network", NETWORKD)]
+    {
+        let (dir, root) = template();
+        put(dir.path(), &[images, HAS_NIC, ("etc/resolv.conf", "nameserver 192.0.2.1\n")]);
+        put(dir.path(), &[("etc/systemd/network/80-lan.network", "[Match]\nName=ens2\n")]);
+        let chattr =
+            |flag| std::process::Command::new("chattr").arg(flag).arg(dir.path().join(path)).status();
+        if !chattr("+i").is_ok_and(|status| status.success()) {
+            eprintln!("skipped: no chattr here, or a file system without flags");
+            return;
+        }
+        let tried = applied(dir.path(), &root).map_err(|error| chain(&error));
+        let mut without = identity();
+        without.nics.truncate(1);
+        let quiet = apply(&without, &root, &Fake::new());
+        let noted = check(&root);
+        chattr("-i").unwrap();
+        let why = tried.unwrap_err();
+        assert!(why.contains(&format!("/{path} is immutable")), "{path}: {why}");
+        assert!(noted.unwrap()[0].what.to_string().contains("immutable"));
+        quiet.unwrap();
     }
-    let tried = applied(dir.path(), &root).map_err(|error| chain(&error));
-    let noted = check(&root);
-    chattr("-i").unwrap();
-    assert!(tried.unwrap_err().contains("/etc/resolv.conf is immutable"));
-    assert!(noted.unwrap()[0].what.to_string().contains("immutable"));
 }
 
 /// The opinion of ifupdown itself of which interfaces are brought up, for files that have others read.

@@ -2,7 +2,7 @@
 
 use super::{
     ini::{boolean, settings},
-    paths::expand,
+    paths::{beside, expand, is_kind},
 };
 use crate::root::{FileError, Root};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,12 +60,12 @@ impl<'a> Units<'a> {
         let mut all = Self { root, wanted: BTreeSet::new(), installed: false };
         for ((_, unit), path) in links {
             // A link to nowhere takes away one in a directory that comes later.
-            if root.link(&path)?.as_deref() != Some("/dev/null") {
+            if !root.link(&path)?.is_some_and(|to| is_nowhere(&path, &to)) {
                 all.wanted.insert(all.file(&unit)?.0);
             }
         }
         all.installed = ["usr/lib/systemd/system", "lib/systemd/system"].iter().any(|path| {
-            root.names(path).is_ok_and(|names| names.iter().any(|name| name.ends_with(".service")))
+            root.names(path).is_ok_and(|names| names.iter().any(|name| is_kind(name, "service")))
         });
         Ok(all)
     }
@@ -78,7 +78,7 @@ impl<'a> Units<'a> {
                 let path = format!("{base}/{name}");
                 let Some(length) = self.root.len(&path)? else { continue };
                 match self.root.link(&path)? {
-                    Some(to) if to == "/dev/null" => return Ok((name, File::Masked)),
+                    Some(to) if is_nowhere(&path, &to) => return Ok((name, File::Masked)),
                     Some(to) => match to.rsplit('/').next() {
                         Some(last) if last != name => {
                             last.clone_into(&mut name);
@@ -125,7 +125,7 @@ impl<'a> Units<'a> {
         let mut drop_ins = BTreeMap::new();
         for base in DIRECTORIES {
             for name in self.root.names(&format!("{base}/{unit}.d"))? {
-                if name.ends_with(".conf") {
+                if is_kind(&name, "conf") {
                     let path = format!("{base}/{unit}.d/{name}");
                     drop_ins.entry(name).or_insert(path);
                 }
@@ -164,7 +164,7 @@ impl<'a> Units<'a> {
         let path = super::paths::real(self.root, path.trim_matches('/'))?;
         Ok(match kind {
             "PathExists" => Some(self.root.exists(&path)?),
-            "PathExistsGlob" => Some(!expand(self.root, &path)?.is_empty()),
+            "PathExistsGlob" => Some(!expand(self.root, &path).is_empty()),
             "PathIsDirectory" => Some(self.root.is_dir(&path)?),
             "DirectoryNotEmpty" => Some(!self.root.names(&path)?.is_empty()),
             "FileNotEmpty" => {
@@ -174,6 +174,11 @@ impl<'a> Units<'a> {
             _ => None,
         })
     }
+}
+
+/// Whether the link at `path` to `to` masks: such a link may be relative, too.
+fn is_nowhere(path: &str, to: &str) -> bool {
+    beside(path, to) == "dev/null"
 }
 
 /// What a boolean setting says, or `default`.
