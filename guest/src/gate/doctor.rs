@@ -175,11 +175,11 @@ fn verdicts(survey: &Survey) -> Vec<Finding> {
             Verdict::Needed(_) if survey.units.get(unit).is_some_and(|unit| unit.of_initrd) => {}
             Verdict::Needed(_) => {
                 let way = survey.plan.before.way(unit).join(", ");
-                let started = survey.is_started(unit);
+                let started = survey.are_started(unit);
                 let what = format!(
                     "{unit} starts before the gate and is not known to be harmless: it is ordered before {way}, which \
                      the gate waits for{}",
-                    if started { "" } else { "; nothing in the image starts it" }
+                    if started { "" } else { "; nothing in the image starts them all" }
                 );
                 let fix = "name it in before_gate if it may, or take away its Before= so that it waits";
                 found.push(finding(if started { Grade::Open } else { Grade::Note }, what, fix));
@@ -199,7 +199,7 @@ fn ordering(survey: &Survey) -> Vec<Finding> {
     let mut found = Vec::new();
     for unit in survey.plan.cycles() {
         let way = survey.plan.before.way(unit).join(", ");
-        let started = survey.is_started(unit);
+        let started = survey.are_started(unit);
         // Nor do breakpoints of systemd start by themselves, and the parameter that starts them is looked for.
         let idle =
             unit.starts_with("breakpoint-") || survey.units.get(unit).is_some_and(|unit| unit.of_initrd);

@@ -367,7 +367,13 @@ pub(super) fn load(root: &Root, scope: Scope) -> Result<Units, FileError> {
             }
         }
     }
-    for unit in fstab::read(root)? {
+    let mounts = fstab::read(root)?;
+    let traps: BTreeSet<String> = mounts.iter().flat_map(|unit| unit.triggers.clone()).collect();
+    for unit in mounts {
+        // One of a network is wanted elsewhere; what matters is that it is wanted.
+        if !traps.contains(&unit.name) {
+            wants.entry("local-fs.target".into()).or_default().insert(unit.name.clone());
+        }
         units.by_name.entry(unit.name.clone()).or_insert(unit);
     }
     for unit in units.by_name.values_mut() {
