@@ -277,6 +277,14 @@ fn sockets_of_systemds_ssh_generator_wait() {
     }
 }
 
+/// F7: with a machine-id of "uninitialized" it would ask for root's password, in the template.
+#[test]
+fn nobody_is_asked_at_the_console() {
+    let text = format!("{ROOTFS}/{UNITS}/systemd-firstboot.service.d/60-ramet-no-questions.conf");
+    let text = fs::read_to_string(text).unwrap();
+    assert!(text.ends_with("[Service]\nExecStart=\nExecStart=systemd-firstboot\n"), "{text}");
+}
+
 #[test]
 fn the_gate_fails_closed() {
     let unit = fs::read_to_string(format!("{ROOTFS}/{UNITS}/ramet-agent.service")).unwrap();

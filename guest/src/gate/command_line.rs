@@ -94,11 +94,14 @@ fn menus(root: &Root) -> Result<Vec<(String, Takes)>, FileError> {
 /// Kernels with their command line in them, and additions to it (systemd-stub(7)).
 fn images(root: &Root) -> Result<Vec<String>, FileError> {
     let mut images = Vec::new();
-    let is_image = |path: &String| path.ends_with(".efi");
+    // The file system knows no case.
+    let has_kind =
+        |path: &str, kind| path.rsplit_once('.').is_some_and(|(_, k)| k.eq_ignore_ascii_case(kind));
+    let is_image = |path: &String| has_kind(path, "efi");
     for boot in BOOT {
         let directory = format!("{boot}/EFI/Linux");
         for path in files(root, &directory)? {
-            if path.ends_with(".d") {
+            if has_kind(&path, "d") {
                 images.extend(files(root, &path)?.into_iter().filter(is_image));
             } else if is_image(&path) {
                 images.push(path);

@@ -46,7 +46,7 @@ pub(super) fn effect(name: &str, value: Option<&str>) -> Option<(Grade, String)>
             Grade::Broken,
             "every child would have these settings of links, and addresses if they have any".into(),
         )),
-        _ if name.starts_with("passwd.") && name.ends_with(".root") => {
+        "passwd.plaintext-password.root" | "passwd.hashed-password.root" => {
             Some((Grade::Note, "every child has this password of root's".into()))
         }
         _ => None,

@@ -91,6 +91,7 @@ fn entry(line: &str) -> Option<Vec<Unit>> {
         trap.early = true;
         trap.before.insert(target.to_owned());
         trap.after.insert("local-fs-pre.target".into());
+        trap.triggers.insert(name);
         return Some(vec![unit, trap]);
     }
     if !has("nofail") {

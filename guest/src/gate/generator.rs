@@ -105,7 +105,7 @@ fn files(root: &Root, nonce: &str) -> Result<Vec<DropIn>, GateError> {
     let mut for_gate = FOR_GATE.replace(PLACEHOLDER, nonce);
     for (unit, verdict) in verdicts {
         match verdict {
-            named if links::is_early(unit, named) => {
+            Verdict::Named if links::is_early(unit, verdict) => {
                 files.push((unit.clone(), links::EARLY.to_owned()));
                 for_gate += links::GATE_AFTER;
                 let (target, waits) = links::TARGET;

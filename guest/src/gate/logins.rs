@@ -1,6 +1,6 @@
 //! Who gets in past the gate without a password.
 
-use super::{Findings, finding, unit_file::settings, units::INSTALLED};
+use super::{Findings, finding, unit_file::settings, units::installed};
 use crate::root::Root;
 use ramet_proto::message::{Finding, Grade};
 
@@ -31,7 +31,7 @@ impl Account {
     }
 }
 
-/// No account has an empty password (shadow(5)): pam_unix(8) with `nullok`, as distributions have it, asks for none.
+/// No account has an empty password (shadow(5)): `pam_unix`(8) with `nullok`, as distributions have it, asks for none.
 pub(super) fn passwords(root: &Root) -> Findings {
     let shadow = root.read_lossy("etc/shadow")?.unwrap_or_default();
     let passwd = root.read_lossy("etc/passwd")?.unwrap_or_default();
@@ -83,7 +83,7 @@ pub(super) fn automatic(root: &Root) -> Findings {
 
 fn gettys(root: &Root) -> Result<Vec<String>, crate::root::FileError> {
     let mut found = Vec::new();
-    for directory in INSTALLED {
+    for directory in installed(root)? {
         for unit in root.names(directory)?.iter().filter(|name| name.contains("getty")) {
             let path = format!("{directory}/{unit}");
             let drop_ins = root.names(&path).unwrap_or_default();

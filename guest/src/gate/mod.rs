@@ -248,7 +248,13 @@ impl Survey {
             config.before_gate.retain(|unit| unit.as_str() != links::UNIT);
         }
         let plan = Plan::of(&units, &order, &config.before_gate);
-        let started = units.closure(&["default.target"], |unit| {
+        // What the gate waits for is there in any case, or not waited for.
+        let goals = generator::waits_for();
+        let from: Vec<&str> = ["default.target", "sysinit.target"]
+            .into_iter()
+            .chain(goals.iter().map(String::as_str))
+            .collect();
+        let started = units.closure(&from, |unit| {
             let lists = [&unit.pulls, &unit.triggers];
             lists.into_iter().flatten().collect()
         });
@@ -259,6 +265,12 @@ impl Survey {
     /// other programs start, udev among them, is not seen.
     fn is_started(&self, unit: &str) -> bool {
         self.started.contains(&self.units.resolve(unit))
+    }
+
+    /// Whether boot starts the unit, and all that is between it and what the gate waits for. Devices come by themselves.
+    fn are_started(&self, unit: &str) -> bool {
+        let way = self.plan.before.way(unit);
+        self.is_started(unit) && way.iter().all(|unit| unit.ends_with(".device") || self.is_started(unit))
     }
 
     fn verdict(&self, unit: &str) -> Option<&Verdict> {

@@ -41,7 +41,7 @@ pub(super) fn by_tmpfiles(root: &Root) -> Findings {
         ["/etc/hostname", "/etc/machine-id", "/proc/sys/kernel/hostname", "/etc/machine-info"];
     let mut found = Vec::new();
     for directory in ["etc/tmpfiles.d", "run/tmpfiles.d", "usr/local/lib/tmpfiles.d", "usr/lib/tmpfiles.d"] {
-        for file in root.names(directory)?.iter().filter(|file| file.ends_with(".conf")) {
+        for file in root.names(directory)?.iter().filter(|file| file.rsplit('.').next() == Some("conf")) {
             let path = format!("{directory}/{file}");
             for line in root.read_lossy(&path).ok().flatten().unwrap_or_default().lines() {
                 let mut words = line.split_ascii_whitespace();

@@ -1,7 +1,7 @@
 //! Unit files, as far as the gate has to understand them (systemd.unit(5), systemd.syntax(7)).
 
 use serde::Deserialize;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// The name of a service or a socket, or of a template of either.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -151,7 +151,8 @@ pub(super) fn of_path(path: &str, kind: &str) -> String {
             b'/' => name.push('-'),
             b'.' if name.is_empty() => name += "\\x2e",
             b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b':' | b'_' | b'.' => name.push(char::from(byte)),
-            other => name += &format!("\\x{other:02x}"),
+            // Writing to a String does not fail.
+            other => drop(write!(name, "\\x{other:02x}")),
         }
     }
     if name.is_empty() { format!("-.{kind}") } else { format!("{name}.{kind}") }

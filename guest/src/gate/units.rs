@@ -25,6 +25,12 @@ pub(super) const INSTALLED: &[&str] = &[
     "lib/systemd/system",
 ];
 
+/// Those of [`INSTALLED`] in `root`, each once: /lib may be a link to /usr/lib.
+pub(super) fn installed(root: &Root) -> Result<Vec<&'static str>, FileError> {
+    let merged = root.link("lib")?.is_some();
+    Ok(INSTALLED.iter().copied().filter(|directory| !merged || !directory.starts_with("lib/")).collect())
+}
+
 /// The directory that the generator ramet-gate is told to write to.
 pub(super) const GENERATED: &str = "run/systemd/generator";
 
@@ -77,6 +83,7 @@ pub(super) struct Asks {
 
 /// A unit.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting")]
 pub(super) struct Unit {
     pub(super) name: String,
     /// Other names of it; its drop-ins may be under any.
@@ -85,6 +92,8 @@ pub(super) struct Unit {
     pub(super) path: String,
     /// `DefaultDependencies=no`.
     pub(super) early: bool,
+    /// It starts in an initrd only, which has units of its own.
+    pub(super) of_initrd: bool,
     /// A socket that is reached from outside.
     pub(super) network: bool,
     /// A service that reads its settings again on SIGHUP: `Type=notify-reload`.
@@ -133,7 +142,7 @@ impl Unit {
                 self.early = boolean(&setting.value).map_or(self.early, |default| !default);
             }
             ("Unit", "Before") => self.before.extend(words(setting)),
-            ("Unit", "After") => self.after.extend(words(setting)),
+            ("Unit", "After") | ("Service", "Sockets") => self.after.extend(words(setting)),
             ("Unit", "Wants" | "Requires" | "BindsTo" | "Upholds") => self.pulls.extend(words(setting)),
             (
                 "Unit",
@@ -157,13 +166,15 @@ impl Unit {
                 self.asks.machine_id_at_start |=
                     digits.clone().count() == 32 && digits.clone().all(|b| b.is_ascii_hexdigit());
             }
+            ("Unit", "ConditionPathExists" | "AssertPathExists") => {
+                self.of_initrd |= setting.value == "/etc/initrd-release";
+            }
             ("Service", "Type") => {
                 self.reloads = setting.value == "notify-reload";
                 if setting.value == "dbus" {
                     self.after.insert("dbus.socket".into());
                 }
             }
-            ("Service", "Sockets") => self.after.extend(words(setting)),
             ("Socket", "Service") | ("Timer" | "Path", "Unit") => self.triggers.extend(words(setting)),
             ("Timer", "FixedRandomDelay") => self.asks.machine_id = on(),
             (_, "Slice") => {
@@ -314,11 +325,13 @@ pub(super) fn load(root: &Root, scope: Scope) -> Result<Units, FileError> {
     let mut wants: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     // By the name of the directory, then by that of the file: which of `directories` it is in, and where.
     let mut drop_ins: BTreeMap<String, BTreeMap<String, (usize, String)>> = BTreeMap::new();
+    // A link that leads around in circles is no directory, and no reason not to boot.
+    let names = |path: &str| root.names(path).unwrap_or_default();
     for (rank, directory) in directories.iter().enumerate() {
         for name in root.names(directory)? {
             let path = format!("{directory}/{name}");
             if let Some(unit) = name.strip_suffix(".d").filter(|unit| may_have_drop_ins(unit)) {
-                let files = root.names(&path)?.into_iter().filter(|file| has_kind(file, "conf"));
+                let files = names(&path).into_iter().filter(|file| has_kind(file, "conf"));
                 for file in files {
                     let full = format!("{path}/{file}");
                     drop_ins.entry(unit.to_owned()).or_default().entry(file).or_insert((rank, full));
@@ -327,7 +340,7 @@ pub(super) fn load(root: &Root, scope: Scope) -> Result<Units, FileError> {
                 .iter()
                 .find_map(|kind| name.strip_suffix(&format!(".{kind}")))
             {
-                wants.entry(unit.to_owned()).or_default().extend(root.names(&path)?);
+                wants.entry(unit.to_owned()).or_default().extend(names(&path));
             } else if is_unit(&name) {
                 units.add(root, &path, &name)?;
             }
@@ -348,10 +361,19 @@ pub(super) fn load(root: &Root, scope: Scope) -> Result<Units, FileError> {
                 unit.apply(&text);
             } else if !generated {
                 unit.drop_in = Some(DropIn { holds: holds(&text), path });
+                // One of a socket takes its default dependencies away, too.
+                unit.early |=
+                    settings(&text).iter().any(|s| s.key == "DefaultDependencies" && s.value == "no");
             }
         }
     }
-    for unit in fstab::read(root)? {
+    let mounts = fstab::read(root)?;
+    let traps: BTreeSet<String> = mounts.iter().flat_map(|unit| unit.triggers.clone()).collect();
+    for unit in mounts {
+        // One of a network is wanted elsewhere; what matters is that it is wanted.
+        if !traps.contains(&unit.name) {
+            wants.entry("local-fs.target".into()).or_default().insert(unit.name.clone());
+        }
         units.by_name.entry(unit.name.clone()).or_insert(unit);
     }
     for unit in units.by_name.values_mut() {
