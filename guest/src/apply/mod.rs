@@ -131,6 +131,7 @@ type Check = fn(&Root, &Config) -> Result<Vec<Finding>, ApplyError>;
 
 /// What each step says of an image beforehand: what it cannot make right, and what it does not understand.
 const CHECKS: &[(Step, Check)] = &[
+    (Step::MachineId, |root, _| machine_id::check(root)),
     (Step::Hostname, |root, _| hostname::check(root)),
     (Step::Network, |root, _| addresses::check(root)),
     (Step::SshHostKeys, ssh::check),
