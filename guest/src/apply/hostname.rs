@@ -3,7 +3,7 @@
 mod hosts;
 pub(super) mod own_name;
 
-use super::ApplyError;
+use super::{ApplyError, ids};
 use crate::{
     log,
     root::{FileError, Root},
@@ -40,6 +40,7 @@ pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> 
             root.edit(HOSTS, &after, 0o644)?;
         }
     }
+    ids::rename(&names, root)?;
     // Last: whoever does this again after a power cut finds the template's name until everything else is done.
     root.replace(NAME, format!("{name}\n").as_bytes(), 0o644)?;
     system.set_hostname(name).map_err(|error| ApplyError::System("set the kernel's hostname", error))
@@ -81,11 +82,7 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
             "chattr -i /etc/hosts, if children are to be found by it",
         ));
     }
-    let kernels = root.read_lossy(KERNELS)?.map(|text| text.trim().to_owned());
-    // Any name of a child will do here: none is compared.
-    let nobody = "child".parse().map_err(|_| ApplyError::Malformed("no host name".into()))?;
-    let mut names = Renaming::new(static_name(root)?.into_iter().chain(kernels), &nobody);
-    hosts::learn(&bytes, &mut names);
+    let names = names_of_template(root)?;
     for line in hosts::elsewhere(&bytes, &names) {
         let what =
             format!("/{HOSTS} gives the template's name to another address, in every child, too: {line}");
@@ -96,6 +93,15 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
         ));
     }
     Ok(found)
+}
+
+/// What the template is called, as far as files tell. It is renamed to nobody: any name will do to find it.
+pub(super) fn names_of_template(root: &Root) -> Result<Renaming, ApplyError> {
+    let kernels = root.read_lossy(KERNELS)?.map(|text| text.trim().to_owned());
+    let nobody = "child".parse().map_err(|_| ApplyError::Malformed("no host name".into()))?;
+    let mut names = Renaming::new(static_name(root)?.into_iter().chain(kernels), &nobody);
+    hosts::learn(&root.read(HOSTS)?.unwrap_or_default(), &mut names);
+    Ok(names)
 }
 
 /// Nothing, or why the file at `path`, which every child needs to be its own, cannot be replaced.
@@ -114,4 +120,4 @@ pub(super) fn replaceable(path: &str, root: &Root) -> Result<Option<Finding>, Ap
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -30,8 +30,9 @@ impl Inherited {
 
 /// The values that no two guests may share, of the files there are.
 fn unique(root: &Root) -> Result<Vec<UniqueValue>, ApplyError> {
-    let values = network::values(root)?.into_iter().chain(names::values(root)?);
-    Ok(values.map(|(name, value)| UniqueValue { name: Text::new(name), value: Text::new(&value) }).collect())
+    let values = network::values(root)?.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let values = values.chain(names::values(root)?);
+    Ok(values.map(|(name, value)| UniqueValue { name: Text::new(&name), value: Text::new(&value) }).collect())
 }
 
 /// What the system shows now. `instance_id` is what the agent remembers: the system has no place for it.

@@ -32,9 +32,9 @@ impl Renaming {
         }
     }
 
-    /// The template's names, as far as they are known.
-    pub(in crate::apply) fn old(&self) -> &[String] {
-        &self.old
+    /// The child's name.
+    pub(in crate::apply) fn new_name(&self) -> &str {
+        &self.new
     }
 
     /// Whether `word` is one of the names known, or the first label of one.
