@@ -66,7 +66,7 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     for directory in UNITS {
         for name in root.names(directory)? {
             let path = format!("{directory}/{name}");
-            let files = if root.is_dir(&path)? && name.ends_with(".d") {
+            let files = if name.strip_suffix(".d").is_some() && root.is_dir(&path)? {
                 root.names(&path)?.iter().map(|name| format!("{path}/{name}")).collect()
             } else {
                 vec![path]

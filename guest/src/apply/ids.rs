@@ -228,6 +228,33 @@ pub(super) fn values(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
     Ok(found)
 }
 
+/// That what goes is gone.
+pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
+    for row in table::ROWS.iter().filter(|row| matches!(row.what, What::Remove)) {
+        for path in matches(row.path, root)? {
+            if !row.is_left(&path, root)?
+                && let Some(path) = file_in(&path, root)?
+            {
+                return Err(ApplyError::Mismatch(format!("/{path} is there again")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first file at or below `path`.
+fn file_in(path: &str, root: &Root) -> Result<Option<String>, ApplyError> {
+    if !root.is_dir(path)? {
+        return Ok(Some(path.to_owned()));
+    }
+    for name in root.names(path)? {
+        if let Some(file) = file_in(&format!("{path}/{name}"), root)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether nothing here makes it anew: it is told of, and no evidence.
 fn is_beyond(what: &What, root: &Root) -> Result<bool, ApplyError> {
     Ok(match what {

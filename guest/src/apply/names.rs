@@ -45,6 +45,11 @@ pub(super) fn values(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
     Ok(found.chain(ids::values(root)?).collect())
 }
 
+/// That nothing is left of what goes.
+pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
+    ids::verify(root)
+}
+
 /// The name in the file of open-iscsi, which may have comments and `GenerateName=yes` instead.
 fn initiator(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("InitiatorName=")).map(str::trim)
@@ -57,5 +62,7 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
         found.extend(replaceable(path, root)?);
     }
     found.extend(ids::check(root)?);
+    // What cannot be read would end each child.
+    values(root)?;
     Ok(found)
 }

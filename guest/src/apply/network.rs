@@ -106,7 +106,7 @@ pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
 pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
     let mut values = Vec::new();
     for (path, _) in DHCPCD_DUID {
-        values.extend(root.read_text(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
+        values.extend(root.read_lossy(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
     }
     Ok(values)
 }

@@ -89,6 +89,7 @@ pub(super) fn verify<S: System>(
     let interfaces = system.interfaces()?;
     nics::verify(&identity.nics, &interfaces)?;
     network::verify(root)?;
+    names::verify(root)?;
     addresses::verify(identity, root, &interfaces)?;
     ssh::verify(&evidence.ssh_host_keys, &inherited.ssh_host_keys, root, config)?;
     if let Some(kept) = evidence.unique.iter().find(|one| inherited.unique.contains(one)) {

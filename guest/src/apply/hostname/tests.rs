@@ -182,3 +182,19 @@ fn a_name_of_the_template_on_a_lan_address_is_noted() {
     assert!(only.what.as_str().ends_with("192.0.2.9 parent.example.org parent"), "{only:?}");
     assert_eq!(applied(&root).unwrap(), b"192.0.2.9 parent.example.org parent\n127.0.1.1\tweb-1\n");
 }
+
+#[test]
+fn the_name_in_the_files_of_programs_is_the_childs() {
+    let (dir, root) = root(b"127.0.1.1 parent.example parent\n192.0.2.9 www.example\n");
+    fs::write(dir.path().join("etc/mailname"), "parent.example\n").unwrap();
+    fs::create_dir(dir.path().join("etc/postfix")).unwrap();
+    let main =
+        "myhostname = parent.example\nmydestination = $myhostname, parent, www.example,\n\tlocalhost\n";
+    fs::write(dir.path().join("etc/postfix/main.cf"), main).unwrap();
+    for _ in 0..2 {
+        applied(&root).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("etc/mailname")).unwrap(), "web-1.example\n");
+        let wanted = main.replace("parent", "web-1");
+        assert_eq!(fs::read_to_string(dir.path().join("etc/postfix/main.cf")).unwrap(), wanted);
+    }
+}

@@ -50,6 +50,7 @@ fn every_row_makes_it_another_in_each_child_and_shows_that() {
         let shown = !matches!(row.shown, Shown::No);
         assert_eq!(template.is_some(), shown, "{}: the template's", row.path);
         let mut seen = vec![root.read(&file).unwrap()];
+        assert_eq!(verify(&root).is_err(), matches!(row.what, What::Remove), "{}", row.path);
         for _ in 0..2 {
             apply(&root, &system).unwrap();
             let after = root.read(&file).unwrap();
@@ -67,6 +68,7 @@ fn every_row_makes_it_another_in_each_child_and_shows_that() {
                     }
                 }
             }
+            verify(&root).unwrap();
             seen.push(after);
         }
         assert!(check(&root).unwrap().iter().all(|f| f.grade != Grade::Fatal), "{}", row.path);
@@ -276,4 +278,24 @@ fn an_immutable_file_is_told_of_beforehand() {
         said.iter().any(|(g, w)| *g == Grade::Broken && w.starts_with("/etc/mailname is immutable")),
         "{said:?}"
     );
+}
+
+/// The whole of it: what stays the template's ends the child.
+#[test]
+fn a_program_that_makes_no_other_key_is_found_out() {
+    use crate::apply::{
+        self, Order,
+        tests::{identity, template},
+    };
+    let (dir, root) = template();
+    put(dir.path(), "etc/ssl/private/ssl-cert-snakeoil.key", "k");
+    put(dir.path(), "usr/sbin/make-ssl-cert", "");
+    let system = Fake::new();
+    *system.root.borrow_mut() = root.outside("");
+    let identity = identity();
+    let order = Order { identity: &identity, received: std::time::Instant::now() };
+    fs::write(dir.path().join("etc/ramet/agent.toml"), "").unwrap();
+    let config = crate::config::Config::load(&root).unwrap();
+    let failure = apply::apply(&order, &root, &system, &config).unwrap_err();
+    assert!(failure.detail.as_str().contains("snakeoil_key is still the template's"), "{failure}");
 }
