@@ -138,16 +138,35 @@ fn change<S: System>(what: &What, path: &str, root: &Root, system: &S) -> Result
                 log!("/{path} stays the template's: there is no /{program} to make another");
                 return Ok(());
             }
-            for file in *files {
-                root.remove(file)?;
-            }
             let run = Run::new(program.rsplit('/').next().unwrap_or(program), arguments, MAKE_LIMIT);
-            system.run(&run).map_err(|error| {
-                ApplyError::System("make a key anew with the program of its package", error)
-            })?;
-            Ok(())
+            let made = [&[path][..], files].concat();
+            keeping_owners(&made, root, || {
+                for file in *files {
+                    root.remove(file)?;
+                }
+                let ran = system.run(&run);
+                ran.map_err(|error| ApplyError::System("make a key anew with its package's program", error))?;
+                Ok(())
+            })
         }
     }
+}
+
+/// Does `work` on files, and gives each of them back to whose it was: xrdp-keygen(8), for one, makes a file of root's, which
+/// the package gave to its server's user.
+fn keeping_owners(
+    files: &[&str],
+    root: &Root,
+    work: impl FnOnce() -> Result<(), ApplyError>,
+) -> Result<(), ApplyError> {
+    let owners = files.iter().map(|file| root.owner(file)).collect::<Result<Vec<_>, _>>()?;
+    work()?;
+    for (file, owner) in files.iter().zip(owners) {
+        if let (Some((uid, gid, mode)), Some(_)) = (owner, root.owner(file)?) {
+            root.give(file, uid, gid, mode)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the file at `path`; of a directory, all files. A link to one is followed there, and nowhere below.

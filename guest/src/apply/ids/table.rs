@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Row] = &[
 
     // Ids that servers and peers know a machine by.
     but(ZPOOL, row("etc/hostid", Write(New::Noise(4, 4)), Value("hostid"), "gethostid(3): ZFS, licence managers")),
-    row("etc/popularity-contest.conf", Set(Line("MY_HOSTID"), New::Hex(16)), Value("popcon_hostid"), "popularity-contest(8)"),
+    row("etc/popularity-contest.conf", Set(Line("MY_HOSTID"), New::Hex(16)), Digest("popcon_hostid"), "popularity-contest(8): it calls it a secret number"),
     row("var/lib/docker/engine-id", Write(New::Uuid), Value("docker_engine_id"), "Docker from 23 on; registries and licences"),
     row("var/lib/containerd/io.containerd.grpc.v1.introspection/uuid", Write(New::Uuid), Value("containerd_uuid"), "containerd's server id"),
     but(PUPPET_CA, row("etc/puppetlabs/puppet/ssl", Remove, No, "Puppet's agent: a new certificate is asked for")),

@@ -299,3 +299,23 @@ fn a_program_that_makes_no_other_key_is_found_out() {
     let failure = apply::apply(&order, &root, &system, &config).unwrap_err();
     assert!(failure.detail.as_str().contains("snakeoil_key is still the template's"), "{failure}");
 }
+
+#[test]
+fn a_file_made_anew_by_a_program_stays_its_servers() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let (dir, root) = root();
+    put(dir.path(), "k", "old");
+    let file = dir.path().join("k");
+    let group = if nix::unistd::Uid::effective().is_root() { 1234 } else { nix::unistd::getgid().as_raw() };
+    chown(&file, None, Some(group)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let made = keeping_owners(&["k", "never/there"], &root, || {
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "new").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        Ok(())
+    });
+    made.unwrap();
+    let now = fs::metadata(&file).unwrap();
+    assert_eq!((now.gid(), now.mode() & 0o7777), (group, 0o640));
+}
