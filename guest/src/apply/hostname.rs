@@ -21,6 +21,9 @@ const HOSTS: &str = "etc/hosts";
 /// uname(2)'s nodename, where only files can be looked at.
 const KERNELS: &str = "proc/sys/kernel/hostname";
 
+/// `proc_pid_mountinfo(5)`, where a system runs.
+const MOUNTS: &str = "proc/self/mountinfo";
+
 /// What the file is where there is none, or an empty one: the name that programs cannot be without.
 const NO_HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n";
 
@@ -71,6 +74,7 @@ pub(super) fn verify(name: &Hostname, root: &Root) -> Result<(), ApplyError> {
 /// What an identity would meet.
 pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     let mut found = replaceable(NAME, root)?.into_iter().collect::<Vec<_>>();
+    found.extend(mounted_over(root)?);
     let bytes = root.read(HOSTS)?.unwrap_or_default();
     if root.is_immutable(HOSTS)? {
         let what = format!(
@@ -93,6 +97,21 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
         ));
     }
     Ok(found)
+}
+
+/// What lies over the files, so that they cannot be replaced (rename(2), `EBUSY`).
+fn mounted_over(root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    let mounts = root.read_lossy(MOUNTS)?.unwrap_or_default();
+    let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect::<Vec<_>>();
+    points.dedup();
+    let over = points
+        .into_iter()
+        .filter(|point| [NAME, HOSTS].iter().any(|file| point.strip_prefix('/') == Some(*file)));
+    let finding = |point: &str| {
+        let what = format!("something is mounted over {point}: no child can have its own");
+        Finding::new(Grade::Fatal, &what, &format!("umount {point}, and keep what it has in the file"))
+    };
+    Ok(over.map(finding).collect())
 }
 
 /// What the template is called, as far as files tell. It is renamed to nobody: any name will do to find it.

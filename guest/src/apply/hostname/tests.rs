@@ -77,7 +77,7 @@ fn odd_files_are_mended_or_named() {
         ("10 MiB", |path| fs::write(path, vec![b'x'; 10 << 20]).unwrap(), true),
         (
             "mode 000",
-            |path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap(),
+            |path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap(),
             nix::unistd::Uid::effective().is_root(),
         ),
         (
@@ -197,4 +197,15 @@ fn the_name_in_the_files_of_programs_is_the_childs() {
         let wanted = main.replace("parent", "web-1");
         assert_eq!(fs::read_to_string(dir.path().join("etc/postfix/main.cf")).unwrap(), wanted);
     }
+}
+
+#[test]
+fn a_file_that_something_is_mounted_over_is_fatal_beforehand() {
+    let (dir, root) = root(b"");
+    fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+    let mounts = "29 1 254:1 / / rw - ext4 /dev/vda1 rw\n40 29 0:25 /hosts /etc/hosts rw - tmpfs tmpfs rw\n";
+    fs::write(dir.path().join(MOUNTS), mounts).unwrap();
+    let found = check(&root).unwrap();
+    let [only] = &found[..] else { panic!("{found:?}") };
+    assert!(only.grade == Grade::Fatal && only.what.as_str().contains("mounted over /etc/hosts"), "{only:?}");
 }

@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
     keys("etc/sysconfig/network-scripts/ifcfg-*", &["DHCP_HOSTNAME", "DHCP_FQDN", "HOSTNAME"]),
     keys("etc/systemd/network/*.network", &["Hostname"]),
     keys("etc/NetworkManager/system-connections/*", &["dhcp-hostname"]),
-    keys("etc/NetworkManager/NetworkManager.conf", &["hostname-mode", "hostname"]),
+    keys("etc/NetworkManager/NetworkManager.conf", &["hostname"]),
     keys("etc/network/interfaces", &["hostname"]),
     keys("etc/network/interfaces.d/*", &["hostname"]),
     keys("etc/avahi/avahi-daemon.conf", &["host-name"]),

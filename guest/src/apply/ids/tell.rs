@@ -52,7 +52,7 @@ const ROWS: &[Row] = &[
     row("var/lib/netbird/*.json", Open, KEY, KEY_FIX),
     row("etc/nebula/*.key", Open, KEY, KEY_FIX),
     row("etc/ipsec.d/private/*", Open, KEY, KEY_FIX),
-    row("etc/ipsec.secrets", Note, "secrets of IPsec are the same in all children", KEY_FIX),
+    holding(&[": "], row("etc/ipsec.secrets", Note, "secrets of IPsec are the same in all children", KEY_FIX)),
     row("etc/swanctl/private/*", Open, KEY, KEY_FIX),
     row("etc/swanctl/rsa/*", Open, KEY, KEY_FIX),
     row("etc/swanctl/ecdsa/*", Open, KEY, KEY_FIX),
