@@ -258,6 +258,12 @@ impl Root {
         fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(failed("set the mode of", path))
     }
 
+    /// Owner, group and mode of the regular file, no symbolic link to one, at `path`.
+    pub(crate) fn owner(&self, path: &str) -> Result<Option<(u32, u32, u32)>, FileError> {
+        let stat = self.stat(path)?.filter(|stat| kind(stat) == SFlag::S_IFREG);
+        Ok(stat.map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)))
+    }
+
     /// Renames a file within its directory, and the new name is on the disk when this returns (rename(2), fsync(2)).
     pub(crate) fn rename_durably(&self, from: &str, to: &str) -> Result<(), FileError> {
         let renamed = self.parent(from).and_then(|(dir, name)| {

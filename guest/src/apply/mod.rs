@@ -10,6 +10,7 @@ mod cloud_init;
 pub(crate) mod domain;
 mod entropy;
 mod hostname;
+mod ids;
 mod machine_id;
 mod machine_sid;
 mod manager;
@@ -145,7 +146,10 @@ type Check = fn(&Root, &Config) -> Result<Vec<Finding>, ApplyError>;
 
 /// What each step says of an image beforehand: what it cannot make right, and what it does not understand.
 const CHECKS: &[(Step, Check)] = &[
+    (Step::Entropy, |root, _| entropy::check(root)),
+    (Step::MachineId, |root, _| machine_id::check(root)),
     (Step::Hostname, |root, _| hostname::check(root)),
+    (Step::Network, |root, _| network::check(root)),
     (Step::Network, |root, _| addresses::check(root)),
     (Step::SshHostKeys, ssh::check),
     (Step::Names, |root, _| names::check(root)),

@@ -1,7 +1,7 @@
 //! Names by which storage knows this machine: iSCSI (RFC 7143, section 4.2.7) and `NVMe` (NVM Express Base Specification,
 //! "`NVMe` Qualified Names", "Host Identifier": one goes with the other, and no two hosts share either).
 
-use super::{ApplyError, random, random_uuid};
+use super::{ApplyError, hostname::replaceable, ids, random, random_uuid};
 use crate::{root::Root, system::System};
 use ramet_proto::{message::Finding, text::to_hex};
 
@@ -16,7 +16,8 @@ const HOSTNQN: &str = "etc/nvme/hostnqn";
 const HOSTID: &str = "etc/nvme/hostid";
 
 pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
-    let before = root.read_text(INITIATOR)?;
+    ids::apply(root, system)?;
+    let before = root.read_lossy(INITIATOR)?;
     if before.is_some() || (root.exists("etc/iscsi")? && root.exists(ISCSID)?) {
         let before = before.as_deref().and_then(initiator).unwrap_or_default();
         let prefix = before.rsplit_once(':').map_or(PREFIX, |(prefix, _)| prefix);
@@ -33,14 +34,20 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
 }
 
 /// The names there are.
-pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
+pub(super) fn values(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let found = [
-        ("iscsi_initiator", root.read_text(INITIATOR)?.as_deref().and_then(initiator).map(str::to_owned)),
-        ("nvme_hostnqn", root.read_text(HOSTNQN)?.map(first_line)),
-        ("nvme_hostid", root.read_text(HOSTID)?.map(first_line)),
+        ("iscsi_initiator", root.read_lossy(INITIATOR)?.as_deref().and_then(initiator).map(str::to_owned)),
+        ("nvme_hostnqn", root.read_lossy(HOSTNQN)?.map(first_line)),
+        ("nvme_hostid", root.read_lossy(HOSTID)?.map(first_line)),
     ];
-    Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    let found = found.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Ok(found.chain(ids::values(root)?).collect())
+}
+
+/// That nothing is left of what goes.
+pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
+    ids::verify(root)
 }
 
 /// The name in the file of open-iscsi, which may have comments and `GenerateName=yes` instead.
@@ -49,6 +56,13 @@ fn initiator(text: &str) -> Option<&str> {
 }
 
 /// What an identity would meet.
-pub(super) fn check(_root: &Root) -> Result<Vec<Finding>, ApplyError> {
-    Ok(Vec::new())
+pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    let mut found = Vec::new();
+    for path in [INITIATOR, HOSTNQN, HOSTID] {
+        found.extend(replaceable(path, root)?);
+    }
+    found.extend(ids::check(root)?);
+    // What cannot be read would end each child.
+    values(root)?;
+    Ok(found)
 }

@@ -1,10 +1,14 @@
 //! What would make a child ask a DHCP server as its template, or make up IPv6 addresses as its template.
 
+mod pins;
+
 use super::{ApplyError, random};
 use crate::{gate::links, root::Root, system::System};
 use nix::errno::Errno;
 use ramet_proto::text::to_hex;
 use std::net::Ipv6Addr;
+
+pub(super) use pins::check;
 
 /// Where systemd-networkd says of each link what it is.
 const LINKS: &str = "run/systemd/netif/links";
@@ -33,6 +37,14 @@ const FILES: &[(&str, &str, &str)] = &[
     ("var/lib/dhcpcd5", "", ".lease"),
     ("var/lib/dhcpcd5", "", ".lease6"),
     ("etc", "dhcpcd.secret", ""),
+    // wicked makes a DUID of the first link's address when it has none (wicked-config(5), default-duid).
+    ("var/lib/wicked", "duid", ".xml"),
+    ("var/lib/wicked", "iaid", ".xml"),
+    ("var/lib/wicked", "lease-", ".xml"),
+    ("run/wicked", "lease-", ".xml"),
+    // What an initrd's ipconfig of klibc was given.
+    ("run", "net-", ".conf"),
+    ("run", "net6-", ".conf"),
 ];
 
 /// Where dhcpcd keeps its DUID, and what shows that it does so.
@@ -94,7 +106,7 @@ pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
 pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
     let mut values = Vec::new();
     for (path, _) in DHCPCD_DUID {
-        values.extend(root.read_text(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
+        values.extend(root.read_lossy(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
     }
     Ok(values)
 }

@@ -33,8 +33,9 @@ impl Inherited {
 
 /// The values that no two guests may share, of the files there are.
 fn unique(root: &Root) -> Result<Vec<UniqueValue>, ApplyError> {
-    let values = network::values(root)?.into_iter().chain(names::values(root)?);
-    Ok(values.map(|(name, value)| UniqueValue { name: Text::new(name), value: Text::new(&value) }).collect())
+    let values = network::values(root)?.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let values = values.chain(names::values(root)?);
+    Ok(values.map(|(name, value)| UniqueValue { name: Text::new(&name), value: Text::new(&value) }).collect())
 }
 
 /// What the system shows now. `instance_id` is what the agent remembers: the system has no place for it.
@@ -104,6 +105,7 @@ pub(super) fn verify<S: System>(
     boot_id::verify(evidence.boot_id, inherited.boot_id, root)?;
     nics::verify(&identity.nics, &interfaces)?;
     network::verify(root)?;
+    names::verify(root)?;
     addresses::verify(identity, root, &interfaces)?;
     ssh::verify(&evidence.ssh_host_keys, &inherited.ssh_host_keys, root, config)?;
     if let Some(kept) = evidence.unique.iter().find(|one| inherited.unique.contains(one)) {

@@ -96,6 +96,9 @@ fn leases_and_secrets_of_the_network_go() {
         "var/lib/dhcpcd/ens3.lease6",
         "var/lib/dhcpcd5/dhcpcd-ens3.lease",
         "etc/dhcpcd.secret",
+        "var/lib/wicked/duid.xml",
+        "var/lib/wicked/lease-eth0-dhcp-ipv4.xml",
+        "run/net-ens3.conf",
     ];
     let kept = [
         "var/lib/NetworkManager/NetworkManager.state",
