@@ -93,7 +93,7 @@ fn files(root: &Root, nonce: &str) -> Result<Vec<DropIn>, GateError> {
     check(root)?;
     let survey = Survey::of(root, Scope::Installed)?;
     let verdicts = &survey.plan.verdicts;
-    for unit in survey.plan.cycles() {
+    for unit in survey.plan.cycles().filter(|unit| survey.are_started(unit)) {
         let way = survey.plan.before.way(unit).join(", ");
         crate::log!("{unit} is held and ordered before {way}, which the gate waits for: this will not boot");
     }
