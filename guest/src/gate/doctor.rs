@@ -57,6 +57,7 @@ pub(crate) fn examine(root: &Root) -> Findings {
             findings.extend(names(&survey));
             findings.extend(dbus::services(root, &survey)?);
             findings.extend(image::questions(root, &survey)?);
+            findings.extend(image::shells(root, &survey)?);
             findings.extend(image::keygen(root, &survey)?);
         }
         Err(GateError::File(error)) => return Err(error),
