@@ -184,7 +184,7 @@ mod tests {
         let gate = &files["ramet-agent.service"];
         let nonce = image.root.read_text(NONCE).unwrap().unwrap();
         assert!(nonce.len() == 32 && gate.contains(&format!("Environment=RAMET_GATE={nonce}\n")));
-        assert!(!super::super::units::holds(gate));
+        assert!(!super::super::unit::holds(gate));
         assert_eq!(generated(&image).unwrap()["ramet-agent.service"], *gate, "a reload changes the mark");
         assert!(waits_for().iter().any(|unit| unit == "local-fs.target"));
     }
