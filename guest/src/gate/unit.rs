@@ -133,7 +133,10 @@ impl Unit {
                 self.asks.boot_id_at_start = on() && setting.value != "disconnected";
             }
             (_, "DynamicUser") => self.asks.boot_id_at_start |= on(),
-            (_, "LogNamespace") => self.asks.machine_id = !setting.value.is_empty(),
+            (_, "LogNamespace") => {
+                self.asks.machine_id = !setting.value.is_empty();
+                self.names.insert(format!("systemd-journald@{}.socket", setting.value));
+            }
             _ => {}
         }
     }
