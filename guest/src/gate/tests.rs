@@ -255,7 +255,9 @@ proptest! {
         for (at, (early, orders)) in units.iter().enumerate() {
             let mut text = if *early { EARLY.to_owned() } else { String::new() };
             for (other, before) in orders {
-                text += &format!("\n{}={}", if *before { "Before" } else { "After" }, name(*other));
+                let key = if *before { "\nBefore=" } else { "\nAfter=" };
+                text += key;
+                text += &name(*other);
             }
             image.unit(&name(at), &text);
         }
