@@ -4,7 +4,7 @@
 
 use super::{
     FOR_ALL, GateError, Held, Scope, Survey, Verdict, check, command_line, credentials, dbus, generator,
-    image, links, lists, logins, shadows, undone, units,
+    image, links, lists, logins, shadows, undone, unit, units,
 };
 use crate::{
     apply, boot,
@@ -57,6 +57,7 @@ pub(crate) fn examine(root: &Root) -> Findings {
             findings.extend(names(&survey));
             findings.extend(dbus::services(root, &survey)?);
             findings.extend(image::questions(root, &survey)?);
+            findings.extend(image::shells(root, &survey)?);
             findings.extend(image::keygen(root, &survey)?);
         }
         Err(GateError::File(error)) => return Err(error),
@@ -146,7 +147,7 @@ fn own_drop_ins(root: &Root) -> Findings {
             if gate || FOR_ALL.ends_with(&path) || shadows.contains(&path) || !root.exists(&path)? {
                 continue;
             }
-            if !units::holds(&root.read_lossy(&path).ok().flatten().unwrap_or_default()) {
+            if !unit::holds(&root.read_lossy(&path).ok().flatten().unwrap_or_default()) {
                 let what = format!("/{path} lets its unit start before the gate");
                 found.push(finding(
                     Grade::Open,

@@ -1,8 +1,8 @@
 //! The mounts and swaps of fstab(5), of which systemd-fstab-generator(8) makes units while other generators run.
 
 use super::{
+    unit::{Unit, mounts_of},
     unit_file::of_path,
-    units::{Unit, mounts_of},
 };
 use crate::root::{FileError, Root};
 

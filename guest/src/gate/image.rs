@@ -1,6 +1,9 @@
 //! What an image has, lacks, or has left over.
 
-use super::{Findings, Survey, finding, undone};
+use super::{
+    Findings, Survey, finding, undone,
+    unit_file::{Setting, boolean, settings},
+};
 use crate::{config::KeyKind, root::Root};
 use ramet_proto::message::Grade;
 
@@ -28,6 +31,33 @@ pub(super) fn questions(root: &Root, survey: &Survey) -> Findings {
         if first_boot || *unit != ASKS[0] {
             let what = format!("{unit} asks at each child's console, and boot waits for the answer");
             found.push(finding(Grade::Broken, what, &format!("systemctl mask {unit}")));
+        }
+    }
+    Ok(found)
+}
+
+/// Shells of root's that take no password: past the gate, or when systemd crashes (systemd-system.conf(5)).
+pub(super) fn shells(root: &Root, survey: &Survey) -> Findings {
+    let mut found = Vec::new();
+    if survey.is_started("debug-shell.service") {
+        let what = "debug-shell.service is enabled: past the gate, a console is root's without a password";
+        found.push(finding(Grade::Note, what, "systemctl disable debug-shell.service"));
+    }
+    let mut files = Vec::new();
+    for directory in ["etc", "run", "usr/local/lib", "usr/lib"] {
+        let file = format!("{directory}/systemd/system.conf");
+        files.extend(root.names(&format!("{file}.d"))?.into_iter().map(|name| format!("{file}.d/{name}")));
+        files.push(file);
+    }
+    for file in files {
+        let text = root.read_lossy(&file).ok().flatten().unwrap_or_default();
+        let on =
+            |s: &Setting| s.section == "Manager" && s.key == "CrashShell" && boolean(&s.value) == Some(true);
+        if settings(&text).iter().any(on) {
+            let what = format!(
+                "/{file} has CrashShell=yes: if systemd crashes there is a shell of root's, gate or not"
+            );
+            found.push(finding(Grade::Open, what, "take it out"));
         }
     }
     Ok(found)

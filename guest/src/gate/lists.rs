@@ -176,6 +176,7 @@ pub(super) const HARMLESS: &[Group] = &[
     Group {
         why: "it finds devices and loads their drivers",
         names: &[
+            "ifupdown-pre",
             "kmod",
             "kmod-static-nodes",
             "loadmodules",
@@ -310,6 +311,7 @@ pub(super) const HARMLESS: &[Group] = &[
             "nis-domainname",
             "procps",
             "rngd",
+            "selinux-autorelabel",
             "selinux-autorelabel-mark",
             "selinux-check-proper-disable",
             "snapd.apparmor",
@@ -396,6 +398,11 @@ pub(super) const HARMLESS: &[Group] = &[
     Group {
         why: "it belongs to the end of this machine's run, or to an update without users",
         names: &[
+            "bootc-finalize-staged",
+            "dnf-system-upgrade",
+            "dnf-system-upgrade-cleanup",
+            "dnf5-offline-transaction",
+            "dnf5-offline-transaction-cleanup",
             "dracut-shutdown",
             "fake-hwclock-save",
             "finalrd",

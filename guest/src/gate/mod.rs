@@ -29,6 +29,7 @@ pub(crate) mod show;
 pub(crate) mod specifiers;
 mod uki;
 mod undone;
+mod unit;
 mod unit_file;
 mod units;
 
@@ -43,7 +44,8 @@ use crate::{
 use doctor::{Findings, finding};
 use order::{Order, Walk};
 use std::collections::{BTreeMap, BTreeSet};
-use units::{DropIn, Unit, Units};
+use unit::{DropIn, Unit};
+use units::Units;
 
 /// The drop-in that holds every service, below the root.
 const FOR_ALL: &str = "usr/lib/systemd/system/service.d/50-ramet-gate.conf";
@@ -209,7 +211,7 @@ pub(crate) fn check(root: &Root) -> Result<(), GateError> {
             return Err(GateError::Shadowed(shadow));
         }
     }
-    if root.read_lossy(FOR_ALL)?.is_some_and(|text| units::holds(&text)) {
+    if root.read_lossy(FOR_ALL)?.is_some_and(|text| unit::holds(&text)) {
         Ok(())
     } else {
         Err(GateError::NotForAll(FOR_ALL))

@@ -146,6 +146,10 @@ mod tests {
         wanted(&image, "only-here.target", &format!("[Unit]\nConditionHost=!{id}\n"));
         wanted(&image, "by-name.target", "[Unit]\nConditionHost=golden\n");
         wanted(&image, "waits.service", &format!("[Unit]\nConditionHost={id}\n[Service]\nExecStart=/x\n"));
+        image.unit("systemd-journald@.socket", "DefaultDependencies=no");
+        let journald = "[Service]\nLogsDirectory=journal/%m.%i\nExecStart=/x\n";
+        image.file("usr/lib/systemd/system/systemd-journald@.service", journald);
+        assert_eq!(used(&image.root, Scope::Installed).unwrap().machine_id, ["systemd-journald@.service"]);
         let asks = asks(&Survey::of(&image.root, Scope::Installed).unwrap());
         assert_eq!(asks.machine_id, ["fixed.timer", "only-here.target", "space.service"]);
         assert_eq!(asks.boot_id, ["systemd-logind.service"]);

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 /// A root with ramet-agent's files.
@@ -237,4 +238,37 @@ fn only_this_boots_mark_is_one() {
     image.file(generator::NONCE, "0123456789abcdef0123456789abcdef");
     assert!(sound(Some("0123456789abcdef0123456789abcdef")));
     assert!(!sound(Some("1")) && !sound(Some("set")) && !sound(None));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However units are ordered: of the early ones, none that is merely unknown is in the way of what the gate waits
+    /// for, and none is let go for another reason than to be in that way.
+    #[test]
+    fn no_unknown_unit_makes_a_cycle(
+        units in prop::collection::vec((any::<bool>(), prop::collection::vec((0_usize..11, any::<bool>()), 0..3)), 8)
+    ) {
+        let image = Image::new();
+        let goals = ["local-fs.target", "systemd-udevd.service", "systemd-journald.socket"];
+        let name = |at: usize| goals.get(at.wrapping_sub(8)).map_or_else(|| format!("u{at}.service"), ToString::to_string);
+        for (at, (early, orders)) in units.iter().enumerate() {
+            let mut text = if *early { EARLY.to_owned() } else { String::new() };
+            for (other, before) in orders {
+                let key = if *before { "\nBefore=" } else { "\nAfter=" };
+                text += key;
+                text += &name(*other);
+            }
+            image.unit(&name(at), &text);
+        }
+        let survey = Survey::of(&image.root, Scope::Installed).unwrap();
+        for unit in survey.plan.cycles() {
+            prop_assert!(survey.plan.verdicts[unit] != Verdict::Held(Held::Unknown), "{unit}");
+        }
+        for (unit, verdict) in &survey.plan.verdicts {
+            if let Verdict::Needed(_) = verdict {
+                prop_assert!(survey.plan.before.way(unit).last().is_some_and(|last| goals.contains(last)));
+            }
+        }
+    }
 }

@@ -111,6 +111,19 @@ const CHANGES: &[Change] = &[
         Broken,
         "asks at each child's console",
     ),
+    (
+        |i| i.file("etc/systemd/system.conf.d/x.conf", "[Manager]\nCrashShell=yes\n"),
+        Open,
+        "x.conf has CrashShell=yes",
+    ),
+    (
+        |i| {
+            i.unit("debug-shell.service", "DefaultDependencies=no");
+            i.want("debug-shell.service");
+        },
+        Note,
+        "debug-shell.service is enabled",
+    ),
     (|i| i.file("etc/credstore/system.hostname", "golden"), Fatal, "be golden again after a reboot"),
     (|i| i.file("proc/cmdline", "systemd.hostname=golden"), Fatal, "be golden again after a reboot"),
     (|i| i.file("proc/cmdline", "systemd.break=pre-basic"), Open, "in the way of boot"),
