@@ -17,6 +17,8 @@ mod join;
 mod limits;
 mod linux;
 mod log;
+#[cfg(test)]
+mod native;
 mod netlink;
 mod process;
 mod record;
