@@ -18,6 +18,8 @@ mod join;
 mod limits;
 mod linux;
 mod log;
+#[cfg(test)]
+mod native;
 mod netlink;
 mod observer;
 mod process;

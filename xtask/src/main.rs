@@ -1,7 +1,7 @@
 //! Developer commands of Ramet, run as `cargo xtask COMMAND`.
 //!
 //! ```text
-//! place   decides where real VMs can run: this machine, or the lab
+//! place   decides where real VMs can run: this machine, or the lab       native  boots guests' roots as containers
 //! lab     boots the lab, runs commands in it          images  bakes guest images
 //!    \________________ tools: QEMU, mke2fs, ... out of the lab's own root
 //!                        \____ cache: artifacts by the hash of what they are made of
@@ -17,6 +17,7 @@ mod dc;
 mod images;
 mod jobs;
 mod lab;
+mod native;
 mod package;
 mod place;
 mod postgres;
@@ -70,6 +71,14 @@ enum Command {
         /// Only the end-to-end cases whose names contain this; options of the test program too
         #[arg(last = true)]
         cases: Vec<OsString>,
+    },
+    /// The agent in the roots of all guests, each booted as a container, and real programs asked who they are
+    Native {
+        /// Only the cases whose names contain this
+        word: Option<String>,
+        /// Take what the doctor says now for right: writes images/*/doctor.txt
+        #[arg(long, conflicts_with = "word")]
+        bless: bool,
     },
     /// The main job on real VMs: an image, a template, three individuals, a login to each
     Demo {
@@ -192,6 +201,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dc { command } => return dc::run(&config, &command),
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
+        Command::Native { word, bless } => return native::run(&config, word.as_deref(), bless),
         Command::Demo { site, domain } => return jobs::demo(&config, site.place, domain),
         Command::Bench { site, parts, json } => {
             return jobs::bench(&config, site.place, &parts, json.as_deref());

@@ -54,29 +54,47 @@ fn guest_recipe(config: &Config, name: &str) -> Result<TempDir> {
         fs::write(whole.path().join(file), parts.collect::<Result<String>>()?)?;
     }
     sys::run(std::process::Command::new("chmod").arg("+x").arg(whole.path().join("customize")))?;
+    if own.join(MIRROR).exists() {
+        fs::copy(own.join(MIRROR), whole.path().join(MIRROR))?;
+    }
     let roots = [&common, &own].map(|part| part.join("root"));
     sys::run(std::process::Command::new("cp").args(["-a", "--"]).args(roots).arg(whole.path()))?;
     Ok(whole)
+}
+
+/// A recipe's own source of packages, a line of `sources.list(5)`; mostly there is none, and mmdebstrap finds Debian's.
+const MIRROR: &str = "mirror";
+
+fn mirror(recipe: &Path) -> Result<Option<String>> {
+    let path = recipe.join(MIRROR);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().find(|line| !line.starts_with('#')).map(str::to_owned))
 }
 
 fn root(config: &Config, name: &str, recipe: &Path) -> Result<Root> {
     let suite = recipe.join("suite");
     let suite = fs::read_to_string(&suite).with_context(|| format!("cannot read {}", suite.display()))?;
     let suite = suite.trim();
-    let key = Recipe::default()
+    let mut key = Recipe::default()
         .bytes("suite", suite.as_bytes())
         .bytes("bootstrap", BOOTSTRAP.as_bytes())
         .file("packages", &recipe.join("packages"))?
         .file("customize", &recipe.join("customize"))?
-        .tree(&recipe.join("root"))?
-        .key();
+        .tree(&recipe.join("root"))?;
+    if let Some(mirror) = mirror(recipe)? {
+        key = key.bytes(MIRROR, mirror.as_bytes());
+    }
+    let key = key.key();
     let folder = artifact(&config.cache, &format!("{name}-root"), &key, |out| {
         bootstrap(recipe, suite, &out.join("root"))
     })?;
     Ok(Root { path: folder.join("root"), key })
 }
 
-/// Debian's bootstrap of `$2` (suite `$3`, packages `$4`) by the recipe in `$1`. The recipe's files come in before its
+/// Debian's bootstrap of `$2` (suite `$3`, packages `$4`) by the recipe in `$1`; what is said after it is where from. The recipe's files come in before its
 /// packages, so that these are already configured by them, and again after them, so that no package has the last word. The
 /// initrd is made once and last: `INITRD=No` keeps the kernel's package from making one, and linux-update-symlinks(1) from
 /// linking to it. Documents and translations are kept out by dpkg(1) itself: told of `path-exclude`, mmdebstrap filters the
@@ -106,13 +124,16 @@ fn bootstrap(recipe: &Path, suite: &str, out: &Path) -> Result<()> {
     need_tools()?;
     let list = recipe.join("packages");
     let text = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+    let mirror = mirror(recipe)?;
+    let script = if mirror.is_some() { format!("{BOOTSTRAP} \"$5\"") } else { BOOTSTRAP.to_owned() };
     sys::run(
         sys::as_root("sh")
-            .args(["-c", BOOTSTRAP, "sh"])
+            .args(["-c", &script, "sh"])
             .arg(recipe)
             .arg(out)
             .arg(suite)
-            .arg(recipe::packages(&text).join(",")),
+            .arg(recipe::packages(&text).join(","))
+            .args(mirror),
     )
     .context("mmdebstrap failed: it needs a Debian mirror within reach and a few GB of free disk")
 }
