@@ -14,6 +14,7 @@ use crate::{
     limits::Limits,
     linux::Linux,
     netlink::{Interface, NetlinkError},
+    observer::Observer,
     process::Run,
     root::Root,
     system::System,
@@ -86,6 +87,10 @@ impl System for Native {
 
     fn set_down(&self, index: u32) -> Result<(), NetlinkError> {
         Linux.set_down(index)
+    }
+
+    fn flush(&self, index: u32) -> Result<(), NetlinkError> {
+        Linux.flush(index)
     }
 
     fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), NetlinkError> {
@@ -172,14 +177,14 @@ impl Host {
     }
 }
 
-/// One connection, with `host` at its other end.
-fn converse(agent: &mut Agent<'_, Native>, host: impl FnOnce(&mut Host) + Send + 'static) {
+/// One connection, with `answer` at this end and `host` at the other.
+fn converse<A>(answer: impl FnOnce(UnixStream) -> A, host: impl FnOnce(&mut Host) + Send + 'static) -> A {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_read_timeout(Some(LIMITS.boot)).unwrap();
     let host = thread::spawn(move || host(&mut Host(theirs)));
-    let result = agent.converse(ours);
+    let answered = answer(ours);
     host.join().unwrap();
-    result.unwrap();
+    answered
 }
 
 /// The folder for what comes of it.
@@ -214,16 +219,18 @@ fn from_the_gate_to_the_end_of_boot() {
     let root = Root::open(Path::new("/")).unwrap();
     let system = Native { clock_offset: Cell::new(0), cid: Cell::new(3) };
     gate::is_sound(&root).unwrap();
-    let mut agent = Agent::start(&root, &system, Config::load(&root).unwrap(), LIMITS).unwrap();
+    let config = Config::load(&root).unwrap();
+    let mut agent = Agent::start(&root, &system, config.clone(), LIMITS).unwrap().expect("no record");
 
     let told = folder.clone();
-    converse(&mut agent, move |host| {
+    let prepare = move |host: &mut Host| {
         host.hello();
         match host.ask(&HostMessage::Prepare) {
             GuestMessage::Prepared { findings } => told.write("prepared.json", &findings),
             other => assert!(told.fails(&other), "{other:?}"),
         }
-    });
+    };
+    assert!(!converse(|stream| agent.converse(stream), prepare).unwrap());
     if !folder.0.join("prepared.json").exists() {
         // No template is made of it: what the case wanted to know.
         loop {
@@ -234,24 +241,32 @@ fn from_the_gate_to_the_end_of_boot() {
     // It is resumed as a fork.
     system.cid.set(4);
     let told = folder.clone();
-    converse(&mut agent, move |host| {
+    let identify = move |host: &mut Host| {
         host.hello();
         match host.ask(&HostMessage::Identify(Box::new(identity))) {
             GuestMessage::Applied(evidence) => told.write("applied.json", &evidence),
             other => return assert!(told.fails(&other), "{other:?}"),
         }
         host.0.write_all(&frame::encode(&HostMessage::Open).unwrap()).unwrap();
-        match host.hear() {
-            Ok(GuestMessage::Ready) => told.write("ready.json", &true),
-            Ok(other) => assert!(told.fails(&other), "{other:?}"),
-            Err(error) => return told.write("not-ready.json", &error.to_string()),
-        }
-        match host.ask(&HostMessage::Observe) {
-            GuestMessage::Observed(evidence) => told.write("observed.json", &evidence),
-            other => assert!(told.fails(&other), "{other:?}"),
-        }
-    });
-    // As the agent does, it stays: what waits at the gate requires it.
+    };
+    if converse(|stream| agent.converse(stream), identify).is_ok() {
+        let mut observer = Observer::start(&root, &system, config, LIMITS).unwrap().expect("it is open");
+        let told = folder.clone();
+        let observe = move |host: &mut Host| {
+            host.hello();
+            match host.hear() {
+                Ok(GuestMessage::Ready) => told.write("ready.json", &true),
+                Ok(other) => assert!(told.fails(&other), "{other:?}"),
+                Err(error) => return told.write("not-ready.json", &error.to_string()),
+            }
+            match host.ask(&HostMessage::Observe) {
+                GuestMessage::Observed(evidence) => told.write("observed.json", &evidence),
+                other => assert!(told.fails(&other), "{other:?}"),
+            }
+        };
+        converse(|stream| observer.converse(stream), observe);
+    }
+    // It stays: in a container its unit is not the package's, and what waits at the gate requires it.
     loop {
         thread::park();
     }

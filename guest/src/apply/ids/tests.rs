@@ -293,7 +293,11 @@ fn a_program_that_makes_no_other_key_is_found_out() {
     let system = Fake::new();
     *system.root.borrow_mut() = root.outside("");
     let identity = identity();
-    let order = Order { identity: &identity, received: std::time::Instant::now() };
+    let order = Order {
+        identity: &identity,
+        received: std::time::Instant::now(),
+        stale: crate::apply::Stale::default(),
+    };
     fs::write(dir.path().join("etc/ramet/agent.toml"), "").unwrap();
     let config = crate::config::Config::load(&root).unwrap();
     let failure = apply::apply(&order, &root, &system, &config).unwrap_err();
