@@ -313,7 +313,7 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
 }
 
 /// What the file at `path` holds, if it is one: a directory or a link in a circle has nothing in it.
-fn content(path: &str, root: &Root) -> Result<Option<Vec<u8>>, ApplyError> {
+pub(super) fn content(path: &str, root: &Root) -> Result<Option<Vec<u8>>, ApplyError> {
     if root.is_dir(path)? {
         return Ok(None);
     }

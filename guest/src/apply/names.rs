@@ -17,8 +17,8 @@ const HOSTID: &str = "etc/nvme/hostid";
 
 pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
     ids::apply(root, system)?;
-    let before = root.read_lossy(INITIATOR)?;
-    if before.is_some() || (root.exists("etc/iscsi")? && root.exists(ISCSID)?) {
+    let before = text(INITIATOR, root)?;
+    if root.exists(INITIATOR)? || (root.exists("etc/iscsi")? && root.exists(ISCSID)?) {
         let before = before.as_deref().and_then(initiator).unwrap_or_default();
         let prefix = before.rsplit_once(':').map_or(PREFIX, |(prefix, _)| prefix);
         let text = format!("InitiatorName={prefix}:{}\n", to_hex(&random::<6>(system)?));
@@ -33,13 +33,17 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
     Ok(())
 }
 
+fn text(path: &str, root: &Root) -> Result<Option<String>, ApplyError> {
+    Ok(ids::content(path, root)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// The names there are.
 pub(super) fn values(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let found = [
-        ("iscsi_initiator", root.read_lossy(INITIATOR)?.as_deref().and_then(initiator).map(str::to_owned)),
-        ("nvme_hostnqn", root.read_lossy(HOSTNQN)?.map(first_line)),
-        ("nvme_hostid", root.read_lossy(HOSTID)?.map(first_line)),
+        ("iscsi_initiator", text(INITIATOR, root)?.as_deref().and_then(initiator).map(str::to_owned)),
+        ("nvme_hostnqn", text(HOSTNQN, root)?.map(first_line)),
+        ("nvme_hostid", text(HOSTID, root)?.map(first_line)),
     ];
     let found = found.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Ok(found.chain(ids::values(root)?).collect())

@@ -2,13 +2,11 @@
 
 mod pins;
 
-use super::{ApplyError, random};
+use super::{ApplyError, hostname::replaceable, ids, random};
 use crate::{gate::links, root::Root, system::System};
 use nix::errno::Errno;
-use ramet_proto::text::to_hex;
+use ramet_proto::{message::Finding, text::to_hex};
 use std::net::Ipv6Addr;
-
-pub(super) use pins::check;
 
 /// Where systemd-networkd says of each link what it is.
 const LINKS: &str = "run/systemd/netif/links";
@@ -106,7 +104,20 @@ pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
 pub(super) fn values(root: &Root) -> Result<Vec<(&'static str, String)>, ApplyError> {
     let mut values = Vec::new();
     for (path, _) in DHCPCD_DUID {
-        values.extend(root.read_lossy(path)?.map(|text| ("dhcpcd_duid", text.trim_end().to_owned())));
+        let text =
+            ids::content(path, root)?.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned());
+        values.extend(text.map(|text| ("dhcpcd_duid", text)));
     }
     Ok(values)
+}
+
+/// What an identity would meet.
+pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
+    let mut found = pins::check(root)?;
+    for path in DHCPCD_DUID.iter().map(|(path, _)| (*path).to_owned()).chain(left(root)?) {
+        found.extend(replaceable(&path, root)?);
+    }
+    // What cannot be read would end each child.
+    values(root)?;
+    Ok(found)
 }

@@ -323,3 +323,51 @@ fn a_file_made_anew_by_a_program_stays_its_servers() {
     let now = fs::metadata(&file).unwrap();
     assert_eq!((now.gid(), now.mode() & 0o7777), (group, 0o640));
 }
+
+/// The same for files that have an applier of their own.
+#[test]
+fn odd_files_of_other_appliers_are_mended_or_named() {
+    use crate::apply::{entropy, names, network, tests::identity};
+    type Change = fn(&Path);
+    let changes: &[(&str, Change)] = &[
+        ("empty", |path| fs::write(path, "").unwrap()),
+        ("binary", |path| fs::write(path, [0xff, 0, b'=', 0x80]).unwrap()),
+        ("10 MiB", |path| fs::write(path, vec![b'x'; 10 << 20]).unwrap()),
+        ("a dangling link", |path| std::os::unix::fs::symlink("/nowhere", path).unwrap()),
+        ("a link to itself", |path| std::os::unix::fs::symlink(path.file_name().unwrap(), path).unwrap()),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+    ];
+    let files = [
+        "etc/iscsi/initiatorname.iscsi",
+        "etc/nvme/hostnqn",
+        "etc/nvme/hostid",
+        "var/lib/systemd/random-seed",
+        "var/lib/systemd/credential.secret",
+        "var/lib/dhcpcd/duid",
+        "var/lib/dhcpcd/secret",
+        "var/lib/NetworkManager/secret_key",
+    ];
+    for file in files {
+        for (what, change) in changes {
+            let (dir, root) = root();
+            fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
+            change(&dir.path().join(file));
+            let checks = [entropy::check(&root), names::check(&root), network::check(&root)];
+            let fatal = checks.iter().any(|found| match found {
+                Ok(found) => found.iter().any(|f| f.grade == Grade::Fatal),
+                Err(_) => true,
+            });
+            let system = Fake::new();
+            let applied = entropy::apply(&identity(), &root, &system)
+                .and_then(|()| network::apply(&root, &system))
+                .and_then(|()| names::apply(&root, &system))
+                .and_then(|()| names::values(&root))
+                .and_then(|_| network::values(&root));
+            if let Err(error) = &applied {
+                let said = crate::error::chain(error);
+                assert!(said.contains(file), "{file}, {what}: {said}");
+            }
+            assert_eq!(applied.is_err(), fatal, "{file}, {what}: {applied:?} {checks:?}");
+        }
+    }
+}
