@@ -64,7 +64,7 @@ fn entry(line: &str) -> Option<Vec<Unit>> {
         unit.after.extend(["network.target", "network-online.target"].map(str::to_owned));
     }
     if device(what).starts_with("/dev/") {
-        unit.after.insert(of_path(&device(what), "device"));
+        unit.after.push(of_path(&device(what), "device"));
     }
     if let Some((parent, _)) = to.trim_end_matches('/').rsplit_once('/') {
         unit.after.extend(mounts_of(parent));
@@ -73,12 +73,12 @@ fn entry(line: &str) -> Option<Vec<Unit>> {
         let Some((key, value)) = option.split_once('=') else { continue };
         match key {
             "x-systemd.requires" => {
-                unit.after.insert(named(value));
-                unit.pulls.insert(named(value));
+                unit.after.push(named(value));
+                unit.pulls.push(named(value));
             }
-            "x-systemd.wants" => drop(unit.pulls.insert(named(value))),
-            "x-systemd.after" => drop(unit.after.insert(named(value))),
-            "x-systemd.before" => drop(unit.before.insert(named(value))),
+            "x-systemd.wants" => unit.pulls.push(named(value)),
+            "x-systemd.after" => unit.after.push(named(value)),
+            "x-systemd.before" => unit.before.push(named(value)),
             "x-systemd.requires-mounts-for" | "x-systemd.wants-mounts-for" => {
                 unit.after.extend(mounts_of(value));
             }
@@ -89,13 +89,13 @@ fn entry(line: &str) -> Option<Vec<Unit>> {
         // Boot waits for the trap only, and whoever steps into it for the rest.
         let mut trap = Unit::new(&of_path(to, "automount"), PATH);
         trap.early = true;
-        trap.before.insert(target.to_owned());
-        trap.after.insert("local-fs-pre.target".into());
-        trap.triggers.insert(name);
+        trap.before.push(target.to_owned());
+        trap.after.push("local-fs-pre.target".into());
+        trap.triggers.push(name);
         return Some(vec![unit, trap]);
     }
     if !has("nofail") {
-        unit.before.insert(target.to_owned());
+        unit.before.push(target.to_owned());
     }
     Some(vec![unit])
 }
@@ -153,13 +153,13 @@ mod tests {
         assert_eq!(names, expected);
         let one = |name: &str| units.iter().find(|unit| unit.name == name).unwrap();
         for after in ["unlock.service", "var.mount", "dev-sdb1.device", "srv.mount", "local-fs-pre.target"] {
-            assert!(one(data).after.contains(after), "{after}");
+            assert!(one(data).after.iter().any(|unit| unit == after), "{after}");
         }
-        assert!(one(data).before.contains("local-fs.target"));
-        assert!(one("net.mount").before.contains("remote-fs.target"));
-        assert!(one("-.mount").after.contains("dev-disk-by\\x2duuid-1\\x2d2.device"));
+        assert!(one(data).before.contains(&"local-fs.target".to_owned()));
+        assert!(one("net.mount").before.contains(&"remote-fs.target".to_owned()));
+        assert!(one("-.mount").after.contains(&"dev-disk-by\\x2duuid-1\\x2d2.device".to_owned()));
         assert!(one("late.mount").before.is_empty() && one("trap.mount").before.is_empty());
-        assert!(one("trap.automount").before.contains("local-fs.target"));
-        assert!(one("swap.img.swap").before.contains("swap.target"));
+        assert!(one("trap.automount").before.contains(&"local-fs.target".to_owned()));
+        assert!(one("swap.img.swap").before.contains(&"swap.target".to_owned()));
     }
 }

@@ -1,21 +1,24 @@
 //! The order in which systemd starts units: who has to wait for whom, over all types of units.
 
 use super::units::Units;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// For each unit, those that are started before it.
 pub(super) struct Order {
-    before: BTreeMap<String, BTreeSet<String>>,
+    before: BTreeMap<String, Vec<String>>,
 }
 
 impl Order {
     /// The order of all of them, as if all were started at once: which of them will be cannot be seen from files.
     pub(super) fn of(units: &Units) -> Self {
-        let mut before: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut before: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut add = |first: String, then: String| {
             // A device cannot be made to wait (systemd.device(5)).
             if first != then && !then.ends_with(".device") {
-                before.entry(then).or_default().insert(first);
+                let firsts = before.entry(then).or_default();
+                if !firsts.contains(&first) {
+                    firsts.push(first);
+                }
             }
         };
         for unit in units.iter() {

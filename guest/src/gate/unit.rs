@@ -1,7 +1,6 @@
 //! A unit, as far as the gate has to understand it.
 
 use super::unit_file::{Setting, Specifiers, boolean, is_network, of_path, settings};
-use std::collections::BTreeSet;
 
 /// What units there are, but for devices, which have no files, and scopes, which are made by programs.
 const KINDS: &[&str] =
@@ -45,14 +44,14 @@ pub(super) struct Unit {
     pub(super) network: bool,
     /// A service that reads its settings again on SIGHUP: `Type=notify-reload`.
     pub(super) reloads: bool,
-    pub(super) before: BTreeSet<String>,
-    pub(super) after: BTreeSet<String>,
+    pub(super) before: Vec<String>,
+    pub(super) after: Vec<String>,
     /// What is started with it: `Wants=` and its like, and links in `.wants`.
-    pub(super) pulls: BTreeSet<String>,
+    pub(super) pulls: Vec<String>,
     /// What else it names, and is loaded with it.
-    pub(super) names: BTreeSet<String>,
+    pub(super) names: Vec<String>,
     /// What a socket, timer, path or automount starts.
-    pub(super) triggers: BTreeSet<String>,
+    pub(super) triggers: Vec<String>,
     /// What its settings say of the machine.
     pub(super) specifiers: Specifiers,
     pub(super) asks: Asks,
@@ -119,7 +118,7 @@ impl Unit {
             ("Service", "Type") => {
                 self.reloads = setting.value == "notify-reload";
                 if setting.value == "dbus" {
-                    self.after.insert("dbus.socket".into());
+                    self.after.push("dbus.socket".into());
                 }
             }
             ("Socket", "Service") | ("Timer" | "Path", "Unit") => self.triggers.extend(words(setting)),
@@ -135,7 +134,7 @@ impl Unit {
             (_, "DynamicUser") => self.asks.boot_id_at_start |= on(),
             (_, "LogNamespace") => {
                 self.asks.machine_id = !setting.value.is_empty();
-                self.names.insert(format!("systemd-journald@{}.socket", setting.value));
+                self.names.push(format!("systemd-journald@{}.socket", setting.value));
             }
             _ => {}
         }
@@ -163,11 +162,11 @@ impl Unit {
             self.before.extend(before.iter().map(|unit| (*unit).to_owned()));
         }
         match kind.as_str() {
-            "socket" | "timer" | "path" if self.triggers.is_empty() => drop(self.triggers.insert(service)),
-            "automount" => drop(self.triggers.insert(format!("{stem}.mount"))),
+            "socket" | "timer" | "path" if self.triggers.is_empty() => self.triggers.push(service),
+            "automount" => self.triggers.push(format!("{stem}.mount")),
             "slice" => {
                 if let Some((parent, _)) = stem.trim_end_matches('-').rsplit_once('-') {
-                    self.after.insert(format!("{parent}.slice"));
+                    self.after.push(format!("{parent}.slice"));
                 }
             }
             _ => {}
