@@ -20,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) script: &'static str,
     /// Files that are then made immutable.
     pub(crate) immutable: &'static [&'static str],
+    /// Which of the usual questions are not asked, since what they ask for is the image owner's.
+    pub(crate) unasked: &'static [&'static str],
     /// What its identity has besides a name and ids.
     pub(crate) told: Told,
     /// What comes of it.
@@ -29,7 +31,16 @@ pub(crate) struct Case {
 impl Case {
     /// A case in `root` to which nothing is added, and of which all but the usual is to be said.
     pub(crate) const fn of(name: &'static str, root: &'static str, outcome: Outcome) -> Self {
-        Self { name, root, files: &[], script: "", immutable: &[], told: Told::ADDRESS, outcome }
+        Self {
+            name,
+            root,
+            files: &[],
+            script: "",
+            immutable: &[],
+            unasked: &[],
+            told: Told::ADDRESS,
+            outcome,
+        }
     }
 }
 
@@ -54,6 +65,8 @@ pub(crate) enum Outcome {
     Individuals(&'static [Ask]),
     /// No template: a finding says that children would die of it, with this word.
     Refused(&'static str),
+    /// A template, but no child with this identity: the step that fails says this word.
+    Ends(&'static str),
     /// Either is right.
     Either(&'static str, &'static [Ask]),
     /// Children, and a finding that has this word.
@@ -75,6 +88,8 @@ pub(crate) struct Ask {
 pub(crate) enum Must {
     /// Be this, with the child's own `{words}`.
     Be(&'static str),
+    /// Be some of these lines, with the child's own `{words}`; one at least.
+    Among(&'static str),
     /// Contain it.
     Have(&'static str),
     /// Not contain it.
@@ -92,9 +107,9 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
     let mut wrong = Wrong::default();
     let asks = match case.outcome {
         Outcome::Individuals(asks) | Outcome::Either(_, asks) | Outcome::Named(_, asks) => asks,
-        Outcome::Refused(_) => &[],
+        Outcome::Refused(_) | Outcome::Ends(_) => &[],
     };
-    let all: Vec<&Ask> = usual.iter().chain(asks).collect();
+    let all: Vec<&Ask> = usual.iter().filter(|ask| !case.unasked.contains(&ask.what)).chain(asks).collect();
     let count = if all.iter().any(|ask| matches!(ask.must, Must::Differ)) { 2 } else { 1 };
     let copies: Vec<Copy> = (1..=count)
         .map(|number| {
@@ -135,6 +150,13 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
         Outcome::Refused(word) => {
             if !is_refused(first, word) {
                 wrong.say(format!("no fatal finding has {word:?}: {}", first.found()));
+            }
+            return wrong.result();
+        }
+        Outcome::Ends(word) => {
+            let ends = first.failure.iter().any(|failure| failure.detail.as_str().contains(word));
+            if fatal || !ends {
+                wrong.say(format!("no step fails with {word:?}: {}", first.found()));
             }
             return wrong.result();
         }
@@ -195,6 +217,11 @@ fn put(ask: &Ask, children: &[Child], wrong: &mut Wrong) {
             Must::Be(wanted) => {
                 let wanted = child.fill(wanted);
                 must(answer == wanted, "be", &wanted);
+            }
+            Must::Among(wanted) => {
+                let wanted = child.fill(wanted);
+                let known = |line: &str| wanted.lines().any(|other| other == line);
+                must(!answer.is_empty() && answer.lines().all(known), "be some of", &wanted);
             }
             Must::Have(wanted) => {
                 let wanted = child.fill(wanted);

@@ -31,9 +31,9 @@ pub(crate) const CASES: &[Case] = &[
             "files::bytes_that_are_no_utf8",
             "debian",
             Individuals(&[
-                ask("a foreign line", "head -n 1 /etc/hosts | od -An -c", Have("B 374   r   o")),
+                ask("a foreign line", "head -n 1 /etc/hosts | od -An -c -w64", Have("B 374   r   o")),
                 ask("a name", "getent hosts drucker", Have("10.1.2.3")),
-                ask("the user", "getent passwd root | od -An -c", Have("J   o   s 351")),
+                ask("the user", "getent passwd root | od -An -c -w64", Have("J   o   s 351")),
             ]),
         )
     },
@@ -51,6 +51,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         immutable: &["etc/hosts"],
+        unasked: &["its own name, looked up"],
         ..Case::of(
             "files::immutable_hosts",
             "debian",

@@ -10,7 +10,7 @@ mod units;
 
 use crate::case::{
     Ask, Case,
-    Must::{Be, Have},
+    Must::{Among, Be, Have},
     ask,
 };
 
@@ -40,7 +40,7 @@ pub(crate) const USUAL: &[Ask] = &[
     ask(
         "host keys that sshd offers",
         "ssh-keyscan 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3 | sort",
-        Be("{host_keys}"),
+        Among("{host_keys}"),
     ),
     ask(
         "the template's machine-id in files",
