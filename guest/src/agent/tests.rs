@@ -156,7 +156,7 @@ fn what_the_agent_does_not_know_of_an_identity_it_refuses() {
         match host.ask(&HostMessage::Hello { versions: vec![3, 2, 1] }) {
             GuestMessage::Hello { version: 2, features, .. } => {
                 assert_eq!(
-                    features.iter().map(|one| one.as_str()).collect::<Vec<_>>(),
+                    features.iter().map(ramet_proto::text::Text::as_str).collect::<Vec<_>>(),
                     ramet_proto::FEATURES
                 );
             }

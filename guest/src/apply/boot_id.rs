@@ -8,6 +8,7 @@ use crate::{
     system::System,
 };
 use ramet_proto::BootId;
+use std::fmt::Write;
 
 const KERNELS: &str = "proc/sys/kernel/random/boot_id";
 const OURS: &str = "run/ramet-agent/boot_id";
@@ -35,7 +36,9 @@ fn keep(id: &str, root: &Root) -> Result<(), ApplyError> {
         return Ok(());
     }
     for directory in ["/tmp", "/var/tmp"] {
-        text += &format!("x {directory}/systemd-private-{id}-*\nX {directory}/systemd-private-{id}-*/tmp\n");
+        let private = format!("{directory}/systemd-private-{id}-*");
+        // Writing to a String does not fail.
+        let _ = write!(text, "x {private}\nX {private}/tmp\n");
     }
     root.make_dir("run/tmpfiles.d", 0o755)?;
     Ok(root.replace(KEPT, text.as_bytes(), 0o644)?)

@@ -143,7 +143,8 @@ fn meta_data(before: &[u8], instance_id: InstanceId, hostname: &Hostname) -> Opt
     if !after.is_empty() && !after.ends_with(b"\n") {
         after.push(b'\n');
     }
-    let own: String = KEYS.iter().zip(values).map(|(key, value)| format!("{key}: {value}\n")).collect();
+    let own =
+        KEYS.iter().zip(values).map(|(key, value)| format!("{key}: {value}\n")).collect::<Vec<_>>().concat();
     let end = closed.unwrap_or(after.len());
     after.splice(end..end, own.into_bytes());
     Some(after)
@@ -192,7 +193,7 @@ mod tests {
     proptest! {
         #[test]
         fn foreign_lines_stay_and_twice_is_once(lines in proptest::collection::vec("[ a-z]{0,9}: [^\n\r]{0,9}", 0..9)) {
-            let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            let text = lines.iter().map(|line| line.to_owned() + "\n").collect::<Vec<_>>().concat();
             let after = edited(&text).unwrap();
             prop_assert_eq!(after.strip_suffix(OWN), Some(&*text));
             prop_assert_eq!(edited(&after), Some(after.clone()));

@@ -1,5 +1,5 @@
 //! The service manager (systemd(1)), which is one process from the template's boot to the child's end and remembers what it
-//! has once read: the machine-id when it is first asked for it (sd_id128_get_machine(3)), the boot id when its event loop
+//! has once read: the machine-id when it is first asked for it (`sd_id128_get_machine(3)`), the boot id when its event loop
 //! waits for a time for the first time, which is before the gate (`initialize_perturb` in sd-event.c), and the values of
 //! specifiers such as `%H` in the units it has loaded (systemd.unit(5), "Specifiers").
 //!

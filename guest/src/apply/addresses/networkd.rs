@@ -29,7 +29,7 @@ const DIRECTORIES: [&str; 5] = [
     "lib/systemd/network",
 ];
 
-/// What makes an interface a part of another, or others of it ("[NETWORK] SECTION OPTIONS").
+/// What makes an interface a part of another, or others of it ("`[NETWORK]` SECTION OPTIONS").
 const MADE_OF: &[&str] = &[
     "Bridge",
     "Bond",
@@ -105,7 +105,7 @@ fn drop_ins(root: &Root, name: &str) -> Result<BTreeMap<String, String>, FileErr
     Ok(found)
 }
 
-/// Whether a line of a [Match] section lets `nic` pass. What cannot be known from here (its driver, its path, the host)
+/// Whether a line of a `[Match]` section lets `nic` pass. What cannot be known from here (its driver, its path, the host)
 /// does.
 fn fits_match(setting: &Setting, nic: &Nic<'_>) -> bool {
     if setting.value.is_empty() {
