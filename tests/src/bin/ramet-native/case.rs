@@ -20,8 +20,6 @@ pub(crate) struct Case {
     pub(crate) script: &'static str,
     /// Files that are then made immutable.
     pub(crate) immutable: &'static [&'static str],
-    /// Which of the usual questions are not asked, since what they ask for is the image owner's.
-    pub(crate) unasked: &'static [&'static str],
     /// What its identity has besides a name and ids.
     pub(crate) told: Told,
     /// What comes of it.
@@ -31,16 +29,7 @@ pub(crate) struct Case {
 impl Case {
     /// A case in `root` to which nothing is added, and of which all but the usual is to be said.
     pub(crate) const fn of(name: &'static str, root: &'static str, outcome: Outcome) -> Self {
-        Self {
-            name,
-            root,
-            files: &[],
-            script: "",
-            immutable: &[],
-            unasked: &[],
-            told: Told::ADDRESS,
-            outcome,
-        }
+        Self { name, root, files: &[], script: "", immutable: &[], told: Told::ADDRESS, outcome }
     }
 }
 
@@ -88,8 +77,6 @@ pub(crate) struct Ask {
 pub(crate) enum Must {
     /// Be this, with the child's own `{words}`.
     Be(&'static str),
-    /// Be some of these lines, with the child's own `{words}`; one at least.
-    Among(&'static str),
     /// Contain it.
     Have(&'static str),
     /// Not contain it.
@@ -109,7 +96,7 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
         Outcome::Individuals(asks) | Outcome::Either(_, asks) | Outcome::Named(_, asks) => asks,
         Outcome::Refused(_) | Outcome::Ends(_) => &[],
     };
-    let all: Vec<&Ask> = usual.iter().filter(|ask| !case.unasked.contains(&ask.what)).chain(asks).collect();
+    let all: Vec<&Ask> = usual.iter().chain(asks).collect();
     let count = if all.iter().any(|ask| matches!(ask.must, Must::Differ)) { 2 } else { 1 };
     let copies: Vec<Copy> = (1..=count)
         .map(|number| {
@@ -217,11 +204,6 @@ fn put(ask: &Ask, children: &[Child], wrong: &mut Wrong) {
             Must::Be(wanted) => {
                 let wanted = child.fill(wanted);
                 must(answer == wanted, "be", &wanted);
-            }
-            Must::Among(wanted) => {
-                let wanted = child.fill(wanted);
-                let known = |line: &str| wanted.lines().any(|other| other == line);
-                must(!answer.is_empty() && answer.lines().all(known), "be some of", &wanted);
             }
             Must::Have(wanted) => {
                 let wanted = child.fill(wanted);
