@@ -1,5 +1,7 @@
 //! What cases are written with: `ramet` as a user runs it, a bridge with DHCP, and waiting for conditions.
 
+#[cfg(test)]
+mod documents;
 mod domain;
 mod network;
 

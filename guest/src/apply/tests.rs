@@ -440,3 +440,14 @@ fn too_little_entropy_is_refused_before_anything_changes() {
     assert_eq!((failure.step, failure.reason), (Step::Entropy, Reason::Malformed));
     assert_eq!(root.read_text("etc/hostname").unwrap().unwrap(), "parent\n");
 }
+
+/// The one list of the steps besides the code's.
+#[test]
+fn the_document_has_the_steps_in_their_order() {
+    let document = include_str!("../../../docs/identity.md");
+    let table = document.split("\n## ").find(|part| part.starts_with("The steps")).unwrap();
+    let words = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let own = steps::<Fake>().map(|(step, _)| step.to_string());
+    let own = own.into_iter().chain([Step::Manager, Step::Site].map(|step| step.to_string()));
+    assert_eq!(words.collect::<Vec<_>>(), own.collect::<Vec<_>>());
+}
