@@ -1,0 +1,233 @@
+//! A case: a root, what is added to it, and what its programs say once it is a child.
+
+use crate::{
+    child::{Child, keys},
+    setting::{Copy, Setting},
+};
+use anyhow::{Result, bail};
+use ramet_proto::message::Grade;
+use std::{collections::BTreeSet, fmt::Write, thread};
+
+/// A case.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// The recipe whose root it is tried in.
+    pub(crate) root: &'static str,
+    /// Files that are added to the root, bytes and all.
+    pub(crate) files: &'static [(&'static str, &'static [u8])],
+    /// What sh(1) does in the root before it is booted, for what is not worth a file.
+    pub(crate) script: &'static str,
+    /// What its identity has besides a name and ids.
+    pub(crate) told: Told,
+    /// What comes of it.
+    pub(crate) outcome: Outcome,
+}
+
+impl Case {
+    /// A case in `root` to which nothing is added, and of which all but the usual is to be said.
+    pub(crate) const fn of(name: &'static str, root: &'static str, outcome: Outcome) -> Self {
+        Self { name, root, files: &[], script: "", told: Told::ADDRESS, outcome }
+    }
+}
+
+/// What an identity tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    /// A static address for its NIC.
+    pub(crate) address: bool,
+    /// The key [`crate::child::Keys::own`] for these users.
+    pub(crate) users: &'static [&'static str],
+}
+
+impl Told {
+    pub(crate) const ADDRESS: Self = Self { address: true, users: &[] };
+    pub(crate) const NOTHING: Self = Self { address: false, users: &[] };
+}
+
+/// What comes of a root.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome {
+    /// Children that are what they were told, and of which this is true as well.
+    Individuals(&'static [Ask]),
+    /// No template: a finding says that children would die of it, with this word.
+    Refused(&'static str),
+    /// Either is right.
+    Either(&'static str, &'static [Ask]),
+    /// Children, and a finding that has this word.
+    Named(&'static str, &'static [Ask]),
+}
+
+/// A question to a child's programs.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask {
+    /// What is asked.
+    pub(crate) what: &'static str,
+    /// How: for sh(1) in the child, with the child's own `{words}`.
+    pub(crate) script: &'static str,
+    pub(crate) must: Must,
+}
+
+/// What the answer must do.
+#[derive(Clone, Copy)]
+pub(crate) enum Must {
+    /// Be this, with the child's own `{words}`.
+    Be(&'static str),
+    /// Contain it.
+    Have(&'static str),
+    /// Not contain it.
+    Lack(&'static str),
+    /// Not be any other child's, nor empty.
+    Differ,
+}
+
+pub(crate) const fn ask(what: &'static str, script: &'static str, must: Must) -> Ask {
+    Ask { what, script, must }
+}
+
+/// Tries a case, and says all that is wrong.
+pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
+    let mut wrong = Wrong::default();
+    let (word, asks) = match case.outcome {
+        Outcome::Individuals(asks) => (None, asks),
+        Outcome::Refused(word) => (Some(word), &[][..]),
+        Outcome::Either(word, asks) | Outcome::Named(word, asks) => (Some(word), asks),
+    };
+    let all: Vec<&Ask> = usual.iter().chain(asks).collect();
+    let count = if all.iter().any(|ask| matches!(ask.must, Must::Differ)) { 2 } else { 1 };
+    let copies: Vec<Copy> = (1..=count)
+        .map(|number| {
+            let copy = setting.copy(case.root, &format!("{}-{number}", case.name.replace("::", "-")))?;
+            let old_key = keys().old_public()?;
+            for (path, contents) in case.files {
+                // Bytes, which need not be UTF-8.
+                match std::str::from_utf8(contents) {
+                    Ok(text) => copy.write(path, text.replace("{old_key}", old_key.trim()))?,
+                    Err(_) => copy.write(path, contents)?,
+                }
+            }
+            if !case.script.is_empty() {
+                copy.sh(case.script)?;
+            }
+            Ok(copy)
+        })
+        .collect::<Result<_>>()?;
+    let tests = setting.made.tests.as_path();
+    let children: Vec<Child> = thread::scope(|scope| {
+        let threads: Vec<_> = copies
+            .iter()
+            .enumerate()
+            .map(|(index, copy)| scope.spawn(move || Child::make(tests, case, copy, index + 1)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect::<Result<_>>()
+    })?;
+
+    let first = &children[0];
+    let has = |grade: Option<Grade>, word: &str| {
+        first.findings.iter().any(|finding| {
+            let text = format!("{} {}", finding.what.as_str(), finding.fix.as_str());
+            grade.is_none_or(|grade| finding.grade == grade) && text.contains(word)
+        })
+    };
+    let fatal = first.findings.iter().any(|finding| finding.grade == Grade::Fatal);
+    match (case.outcome, word) {
+        (Outcome::Refused(_), Some(word)) => {
+            if !has(Some(Grade::Fatal), word) {
+                wrong.say(format!("no fatal finding has {word:?}: {}", first.found()));
+            }
+            return wrong.result();
+        }
+        (Outcome::Either(..), Some(word)) if has(Some(Grade::Fatal), word) => return Ok(()),
+        (Outcome::Named(..), Some(word)) => {
+            if !has(None, word) {
+                wrong.say(format!("no finding has {word:?}: {}", first.found()));
+            }
+        }
+        _ => {}
+    }
+    if fatal {
+        wrong.say(format!("a template was refused: {}", first.found()));
+        return wrong.result();
+    }
+
+    for child in &children {
+        child.is_as_told(&mut wrong);
+    }
+    if let [one, other] = &children[..] {
+        one.shares_nothing_with(other, &mut wrong);
+    }
+    if children.iter().all(Child::is_open) {
+        for ask in all {
+            put(ask, &children, &mut wrong);
+        }
+    }
+    wrong.result()
+}
+
+fn put(ask: &Ask, children: &[Child], wrong: &mut Wrong) {
+    let mut answers = BTreeSet::new();
+    for child in children {
+        let script = child.fill(ask.script);
+        let answer = match child.sh(&script) {
+            Ok(answer) => answer,
+            Err(error) => {
+                wrong.say(format!("{}: {error:#}", ask.what));
+                continue;
+            }
+        };
+        let mut must = |is: bool, verb: &str, wanted: &str| {
+            if !is {
+                wrong.say(format!("{}: `{script}` says {answer:?}, which must {verb} {wanted:?}", ask.what));
+            }
+        };
+        match ask.must {
+            Must::Be(wanted) => {
+                let wanted = child.fill(wanted);
+                must(answer == wanted, "be", &wanted);
+            }
+            Must::Have(wanted) => {
+                let wanted = child.fill(wanted);
+                must(answer.contains(&wanted), "have", &wanted);
+            }
+            Must::Lack(wanted) => {
+                let wanted = child.fill(wanted);
+                must(!answer.contains(&wanted), "not have", &wanted);
+            }
+            Must::Differ => {
+                let is_new = !answer.is_empty() && answers.insert(answer.clone());
+                must(is_new, "be unlike", "any sibling's");
+            }
+        }
+    }
+}
+
+/// All that is wrong with a case.
+#[derive(Default)]
+pub(crate) struct Wrong(Vec<String>);
+
+impl Wrong {
+    pub(crate) fn say(&mut self, what: String) {
+        self.0.push(what);
+    }
+
+    /// Unless both are alike.
+    pub(crate) fn unless_same<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: &T, wanted: &T) {
+        if found != wanted {
+            self.say(format!("{what} is {found:?} and should be {wanted:?}"));
+        }
+    }
+
+    fn result(self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut text = format!("{} wrong:", self.0.len());
+        for what in self.0 {
+            let _ = write!(text, "\n    {what}");
+        }
+        bail!(text)
+    }
+}

@@ -1,0 +1,86 @@
+//! Who is in charge of the network, and what it makes of a static address.
+
+use crate::case::{Ask, Case, Must::*, Outcome::*, ask};
+
+/// It has the address it was told, and no other.
+const ADDRESS: Ask = ask(
+    "IP addresses",
+    "ip -4 -br addr show {nic} | awk '{ for (i = 3; i <= NF; i++) print $i }'",
+    Be("{address}/24"),
+);
+const ALONE: &[Ask] = &[ADDRESS];
+
+/// The same, by ifupdown, which knows the interface.
+const BY_IFUPDOWN: &[Ask] = &[
+    ADDRESS,
+    ask("ifquery", "ifquery {nic}", Have("{address}")),
+    ask("ifquery, interfaces that are up", "ifquery --state", Have("{nic}")),
+];
+
+/// interfaces(5) with `$source`.
+macro_rules! sources {
+    ($source:literal) => {
+        &[(
+            "etc/network/interfaces",
+            concat!($source, "\nauto lo\niface lo inet loopback\nallow-hotplug enlan\niface enlan inet dhcp\n").as_bytes(),
+        )]
+    };
+}
+
+pub(crate) const CASES: &[Case] = &[
+    Case::of("network::by_netplan_alone", "cloud", Individuals(ALONE)),
+    Case::of("network::ifupdown_beside_network_manager_with_an_alias", "dropbear", Individuals(BY_IFUPDOWN)),
+    Case {
+        files: sources!("source /etc/network/interfaces.d/*.cfg"),
+        ..Case::of("network::interfaces_sources_only_cfg", "debian13-ifupdown", Either("interfaces", BY_IFUPDOWN))
+    },
+    Case {
+        files: sources!("# source /etc/network/interfaces.d/*"),
+        ..Case::of("network::interfaces_sources_in_a_comment", "debian13-ifupdown", Either("interfaces", BY_IFUPDOWN))
+    },
+    Case {
+        files: sources!("source interfaces.d/*"),
+        ..Case::of("network::interfaces_sources_relative", "debian13-ifupdown", Individuals(BY_IFUPDOWN))
+    },
+    Case {
+        files: sources!("source /etc/network/interfaces.d/lan"),
+        script: "touch /etc/network/interfaces.d/lan",
+        ..Case::of("network::interfaces_sources_one_file", "debian13-ifupdown", Either("interfaces", BY_IFUPDOWN))
+    },
+    Case {
+        files: sources!("source-directory /etc/network/interfaces.d"),
+        ..Case::of("network::interfaces_sources_a_directory", "debian13-ifupdown", Individuals(BY_IFUPDOWN))
+    },
+    Case {
+        files: &[(
+            "etc/network/interfaces",
+            b"source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\nauto enlan\niface enlan inet dhcp\nauto enlan:0\niface enlan:0 inet static\n    address 192.0.2.200/24\n",
+        )],
+        ..Case::of("network::alias_stanza", "debian13-ifupdown", Individuals(BY_IFUPDOWN))
+    },
+    Case {
+        files: &[(
+            "etc/network/interfaces",
+            b"source /etc/network/interfaces.d/*\nauto lo\niface lo inet loopback\nauto br0\niface br0 inet static\n    bridge_ports enlan\n    address 192.0.2.200/24\n",
+        )],
+        ..Case::of("network::bridge_over_the_nic", "debian13-ifupdown", Refused("br0"))
+    },
+    Case {
+        script: "systemctl --quiet enable systemd-networkd; systemctl --quiet mask systemd-networkd",
+        ..Case::of(
+            "network::networkd_enabled_and_masked",
+            "debian12-nm",
+            Individuals(&[ADDRESS, ask("NetworkManager", "nmcli -g IP4.ADDRESS device show {nic}", Have("{address}"))]),
+        )
+    },
+    Case::of(
+        "network::network_manager",
+        "debian12-nm",
+        Individuals(&[ADDRESS, ask("NetworkManager", "nmcli -g GENERAL.STATE device show {nic}", Have("connected"))]),
+    ),
+    Case {
+        script: "systemctl --quiet disable systemd-networkd; printf 'network: {version: 2, renderer: NetworkManager}\\n' > /etc/netplan/50-lan.yaml",
+        ..Case::of("network::netplan_for_a_service_that_is_not_there", "cloud", Refused("NetworkManager"))
+    },
+];
+

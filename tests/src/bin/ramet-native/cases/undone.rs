@@ -1,0 +1,54 @@
+//! What undoes an identity later.
+
+use crate::case::{Case, Must::*, Outcome::*, Told, ask};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::of(
+        "undone::by_cloud_init",
+        "cloud",
+        Either(
+            "cloud-init",
+            &[
+                ask("cloud-init is through", "cloud-init status --wait >/dev/null 2>&1; cloud-init status", Have("done")),
+                ask("uname", "uname -n", Be("{hostname}")),
+                ask("/etc/hostname", "cat /etc/hostname", Be("{hostname}")),
+                ask("/etc/hosts", "cat /etc/hosts", Lack("golden")),
+                ask("its name, looked up", "getent hosts {hostname}", Have("{hostname}")),
+                ask("host keys", "cat /etc/ssh/ssh_host_*_key.pub | cut -d' ' -f1,2 | sort", Be("{host_keys}")),
+                ask(
+                    "what sshd offers",
+                    "ssh-keyscan -q 127.0.0.1 2>/dev/null | cut -d' ' -f2,3 | sort",
+                    Be("{host_keys}"),
+                ),
+                ask("the instance", "cat /run/cloud-init/.instance-id /var/lib/cloud/data/instance-id", Lack("iid-golden-7")),
+                ask("IP address", "ip -4 -br addr show {nic}", Have("{address}/24")),
+            ],
+        ),
+    ),
+    Case {
+        files: &[
+            ("var/lib/cloud/seed/nocloud/user-data", b""),
+            ("etc/cloud/cloud.cfg.d/91-net.cfg", b"network: {config: disabled}\n"),
+        ],
+        told: Told::NOTHING,
+        ..Case::of(
+            "undone::by_cloud_init_without_user_data",
+            "cloud",
+            Either(
+                "cloud-init",
+                &[
+                    ask("cloud-init is through", "cloud-init status --wait >/dev/null 2>&1; cloud-init status", Have("done")),
+                    ask("uname", "uname -n", Be("{hostname}")),
+                    ask("host keys", "cat /etc/ssh/ssh_host_*_key.pub | cut -d' ' -f1,2 | sort", Be("{host_keys}")),
+                ],
+            ),
+        )
+    },
+    Case {
+        script: "systemd-creds setup >/dev/null 2>&1; mkdir -p /etc/credstore.encrypted
+            echo s3 | systemd-creds encrypt --with-key=host --name=tok - /etc/credstore.encrypted/tok
+            printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nLoadCredentialEncrypted=tok\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/tok.service
+            systemctl --quiet enable tok.service",
+        ..Case::of("undone::encrypted_credentials", "debian", Named("credstore.encrypted", &[]))
+    },
+];
