@@ -139,7 +139,7 @@ const LIMITS: Limits = Limits {
     idle: Duration::from_secs(5),
     open: Duration::from_secs(20),
     settle: Duration::from_secs(30),
-    boot: Duration::from_secs(50),
+    boot: Duration::from_secs(30),
     tick: Duration::from_millis(50),
     ..Limits::DEFAULT
 };

@@ -41,7 +41,7 @@ pub(crate) enum Guest {
 
 impl Guest {
     /// Its name: of its folder in `images/`, of its image, of itself.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Debian => "debian",
             Self::Debian12Nm => "debian12-nm",

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::dc;
 use crate::images::{self, Guest};
 use crate::lab;
+use crate::native;
 use crate::place::{self, Place};
 use crate::postgres;
 use crate::run::{self, Output};
@@ -43,7 +44,7 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
     // None is up yet, if two are to fit.
     let two_fit = lab::two_fit()?;
     leaving_the_lab(config, || {
-        let programs = run::programs(config, place, guests, &[END_TO_END])?;
+        let programs = run::programs(config, place, guests, &[END_TO_END, native::PROGRAM])?;
         let place = place.map_or_else(|| place::find(config, &programs), Ok)?;
         let halved = two_fit && place == Place::Lab;
         let end_to_end = |config: &Config, label: &str, cases: &[&str]| {
@@ -57,8 +58,10 @@ pub(crate) fn test(config: &Config, place: Option<Place>, cases: &[OsString]) ->
         thread::scope(|scope| {
             let second = scope.spawn(|| {
                 test_here(config)?;
-                if !halved {
-                    return Ok(ExitCode::SUCCESS);
+                // Beside the first lab, as the tests above.
+                let native = native::cases(config, &programs, false, &[])?;
+                if !halved || native != ExitCode::SUCCESS {
+                    return Ok(native);
                 }
                 let config = config.second_lab();
                 leaving_the_lab(&config, || end_to_end(&config, "lab 2", SECOND))

@@ -1,7 +1,7 @@
 //! Developer commands of Ramet, run as `cargo xtask COMMAND`.
 //!
 //! ```text
-//! place   decides where real VMs can run: this machine, or the lab
+//! place   decides where real VMs can run: this machine, or the lab       native  boots guests' roots as containers
 //! lab     boots the lab, runs commands in it          images  bakes guest images
 //!    \________________ tools: QEMU, mke2fs, ... out of the lab's own root
 //!                        \____ cache: artifacts by the hash of what they are made of

@@ -18,6 +18,8 @@ pub(crate) struct Case {
     pub(crate) files: &'static [(&'static str, &'static [u8])],
     /// What sh(1) does in the root before it is booted, for what is not worth a file.
     pub(crate) script: &'static str,
+    /// Files that are then made immutable.
+    pub(crate) immutable: &'static [&'static str],
     /// What its identity has besides a name and ids.
     pub(crate) told: Told,
     /// What comes of it.
@@ -27,7 +29,7 @@ pub(crate) struct Case {
 impl Case {
     /// A case in `root` to which nothing is added, and of which all but the usual is to be said.
     pub(crate) const fn of(name: &'static str, root: &'static str, outcome: Outcome) -> Self {
-        Self { name, root, files: &[], script: "", told: Told::ADDRESS, outcome }
+        Self { name, root, files: &[], script: "", immutable: &[], told: Told::ADDRESS, outcome }
     }
 }
 
@@ -108,6 +110,9 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
             }
             if !case.script.is_empty() {
                 copy.sh(case.script)?;
+            }
+            for path in case.immutable {
+                copy.fix(path)?;
             }
             Ok(copy)
         })

@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -43,8 +44,9 @@ impl Container {
     pub(crate) fn boot(name: &str, root: &Path, folder: &Path, nic: &str, mac: &str) -> Result<Self> {
         let _ = run(&["ip", "netns", "delete", name]);
         run(&["ip", "netns", "add", name])?;
-        let end = format!("r-{name}");
-        let _ = run(&["ip", "link", "delete", &end]);
+        // Names of links are short.
+        static LINKS: AtomicU32 = AtomicU32::new(0);
+        let end = format!("native{}", LINKS.fetch_add(1, Ordering::Relaxed));
         run(&["ip", "link", "add", &end, "type", "veth", "peer", "name", nic, "netns", name, "address", mac])?;
         run(&["ip", "link", "set", &end, "up"])?;
         run(&["ip", "-n", name, "link", "set", "lo", "up"])?;
@@ -116,8 +118,8 @@ impl Container {
     pub(crate) fn sh(&self, script: &str) -> Result<String> {
         let pid = self.pid.to_string();
         let output = Command::new("nsenter")
-            .args(["--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/"])
-            .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root"])
+            .args(["--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--root"])
+            .args(["env", "-C", "/", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root"])
             .args(["timeout", QUESTION_SECONDS, "sh", "-c", &format!("exec 2>&1; {script}")])
             .stdin(Stdio::null())
             .output()

@@ -82,14 +82,13 @@ impl Setting {
         let below = self.made.roots.get(name).with_context(|| format!("there is no root {name}"))?.clone();
         let changes = self.folder(&format!("base-{name}/changes"))?;
         let whole = overlay(&[&below], &changes)?;
-        run(&[
-            "dpkg",
-            &format!("--root={}", whole.display()),
-            "--force-unsafe-io",
-            "--force-confold",
-            "--install",
-            self.made.package.to_str().context("a path that is no UTF-8")?,
-        ])?;
+        // By the root's own dpkg: with --root, this machine's would look for the root's users here.
+        let package = whole.join("tmp/agent.deb");
+        fs::copy(&self.made.package, &package)?;
+        let root = whole.to_str().context("a path that is no UTF-8")?;
+        let install = ["--force-unsafe-io", "--force-confold", "--install", "/tmp/agent.deb"];
+        run(&[&["chroot", root, "dpkg"], &install[..]].concat())?;
+        fs::remove_file(package)?;
         let base = Base { changes, below, whole };
         self.bases.borrow_mut().insert(name.to_owned(), base.clone());
         Ok(base)
@@ -133,6 +132,15 @@ impl Copy {
         // Never through a link: it would lead out of the copy.
         let _ = fs::remove_file(&path);
         fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Makes a file immutable (ioctl_iflags(2), `FS_IMMUTABLE_FL`).
+    pub(crate) fn fix(&self, path: &str) -> Result<()> {
+        let path = self.root.join(path);
+        // Its flags are then of the file system in memory, which would not take those of the one below.
+        let contents = fs::read(&path)?;
+        fs::write(&path, contents)?;
+        run(&["chattr", "+i", path.to_str().context("a path that is no UTF-8")?])
     }
 
     /// Runs `script` by the root's own sh(1), chrooted.

@@ -44,12 +44,12 @@ pub(crate) const CASES: &[Case] = &[
         Individuals(&[
             ask(
                 "what dropbear offers",
-                "systemctl is-active dropbear; ssh-keyscan -q -t ed25519 -p 2222 127.0.0.1 2>/dev/null | cut -d' ' -f2,3",
+                "systemctl is-active dropbear; ssh-keyscan -t ed25519 -p 2222 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3",
                 Have("ssh-ed25519"),
             ),
             ask(
                 "dropbear's key",
-                "ssh-keyscan -q -t ed25519 -p 2222 127.0.0.1 2>/dev/null | cut -d' ' -f2,3",
+                "ssh-keyscan -t ed25519 -p 2222 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3",
                 Differ,
             ),
             file!("/etc/dropbear/dropbear_rsa_host_key"),

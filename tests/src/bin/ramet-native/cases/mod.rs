@@ -35,17 +35,12 @@ pub(crate) const USUAL: &[Ask] = &[
         "busctl call org.freedesktop.systemd1 / org.freedesktop.DBus.Peer GetMachineId",
         Have("{machine_id}"),
     ),
-    ask(
-        "the bus daemon's machine-id",
-        "busctl call org.freedesktop.DBus / org.freedesktop.DBus.Peer GetMachineId",
-        Have("{machine_id}"),
-    ),
     ask("journald", "logger -t judge hello; journalctl --sync; journalctl -t judge -o verbose", Have("{machine_id}")),
     ask("MAC address", "ip -br link show {nic}", Have("{mac}")),
     ask("sshd's configuration", "sshd -t", Be("")),
     ask(
         "host keys that sshd offers",
-        "ssh-keyscan -q 127.0.0.1 2>/dev/null | cut -d' ' -f2,3 | sort",
+        "ssh-keyscan 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3 | sort",
         Be("{host_keys}"),
     ),
     ask(

@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = &[
                 ask("host keys", "cat /etc/ssh/ssh_host_*_key.pub | cut -d' ' -f1,2 | sort", Be("{host_keys}")),
                 ask(
                     "what sshd offers",
-                    "ssh-keyscan -q 127.0.0.1 2>/dev/null | cut -d' ' -f2,3 | sort",
+                    "ssh-keyscan 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3 | sort",
                     Be("{host_keys}"),
                 ),
                 ask("the instance", "cat /run/cloud-init/.instance-id /var/lib/cloud/data/instance-id", Lack("iid-golden-7")),
@@ -45,10 +45,9 @@ pub(crate) const CASES: &[Case] = &[
         )
     },
     Case {
-        script: "systemd-creds setup >/dev/null 2>&1; mkdir -p /etc/credstore.encrypted
-            echo s3 | systemd-creds encrypt --with-key=host --name=tok - /etc/credstore.encrypted/tok
-            printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nLoadCredentialEncrypted=tok\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/tok.service
-            systemctl --quiet enable tok.service",
+        // What `systemd-creds setup` and `systemd-creds encrypt` leave; in an image that never ran they cannot.
+        script: "mkdir -p /etc/credstore.encrypted; head -c 64 /dev/urandom | base64 > /etc/credstore.encrypted/tok
+            head -c 4096 /dev/urandom > /var/lib/systemd/credential.secret",
         ..Case::of("undone::encrypted_credentials", "debian", Named("credstore.encrypted", &[]))
     },
 ];
