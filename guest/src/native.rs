@@ -78,7 +78,7 @@ impl System for Native {
     /// The NIC of a container is one end of a pair of virtual ones.
     fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let mut interfaces = Linux.interfaces()?;
-        for one in interfaces.iter_mut().filter(|one| one.name.starts_with('e')) {
+        for one in interfaces.iter_mut().filter(|one| is_nic(&one.name)) {
             one.physical = true;
         }
         Ok(interfaces)
@@ -132,6 +132,10 @@ impl System for Native {
     fn console(&self, line: &str) {
         crate::log!("{line}");
     }
+}
+
+fn is_nic(name: &str) -> bool {
+    name.starts_with("en") && !name.contains(['.', ':'])
 }
 
 const LIMITS: Limits = Limits {

@@ -45,7 +45,8 @@ pub(crate) fn cases(
     let package = package::ensure(config, programs)?;
     let tests = agent_tests(config)?;
     let roots = roots(config)?;
-    let paths: BTreeMap<&str, &Path> = roots.iter().map(|(name, root)| (*name, root.path.as_path())).collect();
+    let paths: BTreeMap<&str, &Path> =
+        roots.iter().map(|(name, root)| (*name, root.path.as_path())).collect();
     let setting = json!({
         "agent": programs.named("ramet-agent").context("the agent is not built")?,
         "package": package,
@@ -104,7 +105,7 @@ fn executable(lines: &[u8]) -> Option<PathBuf> {
         let is_test = message["profile"]["test"].as_bool()? && message["target"]["name"] == "ramet-agent";
         is_test.then(|| message["executable"].as_str().map(PathBuf::from))?
     };
-    messages.filter_map(tests).last()
+    messages.filter_map(tests).next_back()
 }
 
 #[cfg(test)]

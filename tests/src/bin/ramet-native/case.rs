@@ -5,7 +5,7 @@ use crate::{
     setting::{Copy, Setting},
 };
 use anyhow::{Result, bail};
-use ramet_proto::message::Grade;
+use ramet_proto::message::{Finding, Grade, Step};
 use std::{collections::BTreeSet, fmt::Write, thread};
 
 /// A case.
@@ -90,10 +90,9 @@ pub(crate) const fn ask(what: &'static str, script: &'static str, must: Must) ->
 /// Tries a case, and says all that is wrong.
 pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
     let mut wrong = Wrong::default();
-    let (word, asks) = match case.outcome {
-        Outcome::Individuals(asks) => (None, asks),
-        Outcome::Refused(word) => (Some(word), &[][..]),
-        Outcome::Either(word, asks) | Outcome::Named(word, asks) => (Some(word), asks),
+    let asks = match case.outcome {
+        Outcome::Individuals(asks) | Outcome::Either(_, asks) | Outcome::Named(_, asks) => asks,
+        Outcome::Refused(_) => &[],
     };
     let all: Vec<&Ask> = usual.iter().chain(asks).collect();
     let count = if all.iter().any(|ask| matches!(ask.must, Must::Differ)) { 2 } else { 1 };
@@ -131,27 +130,19 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
     })?;
 
     let first = &children[0];
-    let has = |grade: Option<Grade>, word: &str| {
-        first.findings.iter().any(|finding| {
-            let text = format!("{} {}", finding.what.as_str(), finding.fix.as_str());
-            grade.is_none_or(|grade| finding.grade == grade) && text.contains(word)
-        })
-    };
     let fatal = first.findings.iter().any(|finding| finding.grade == Grade::Fatal);
-    match (case.outcome, word) {
-        (Outcome::Refused(_), Some(word)) => {
-            if !has(Some(Grade::Fatal), word) {
+    match case.outcome {
+        Outcome::Refused(word) => {
+            if !is_refused(first, word) {
                 wrong.say(format!("no fatal finding has {word:?}: {}", first.found()));
             }
             return wrong.result();
         }
-        (Outcome::Either(..), Some(word)) if has(Some(Grade::Fatal), word) => return Ok(()),
-        (Outcome::Named(..), Some(word)) => {
-            if !has(None, word) {
-                wrong.say(format!("no finding has {word:?}: {}", first.found()));
-            }
+        Outcome::Either(word, _) if is_refused(first, word) => return Ok(()),
+        Outcome::Named(word, _) if !first.findings.iter().any(|finding| names(finding, word)) => {
+            wrong.say(format!("no finding has {word:?}: {}", first.found()));
         }
-        _ => {}
+        Outcome::Individuals(_) | Outcome::Either(..) | Outcome::Named(..) => {}
     }
     if fatal {
         wrong.say(format!("a template was refused: {}", first.found()));
@@ -170,6 +161,18 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
         }
     }
     wrong.result()
+}
+
+fn names(finding: &Finding, word: &str) -> bool {
+    finding.what.as_str().contains(word) || finding.fix.as_str().contains(word)
+}
+
+/// Whether no template is made of it, and the reason has `word`.
+fn is_refused(child: &Child, word: &str) -> bool {
+    let fatal = child.findings.iter().filter(|finding| finding.grade == Grade::Fatal);
+    let unprepared = child.failure.iter().filter(|failure| failure.step == Step::Prepare);
+    fatal.into_iter().any(|finding| names(finding, word))
+        || unprepared.into_iter().any(|failure| failure.detail.as_str().contains(word))
 }
 
 fn put(ask: &Ask, children: &[Child], wrong: &mut Wrong) {

@@ -47,7 +47,7 @@ pub(crate) struct Child {
     nic: &'static str,
     container: Container,
     pub(crate) findings: Vec<Finding>,
-    failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
     applied: Option<Evidence>,
     /// Once boot is complete.
     observed: Option<Evidence>,
@@ -94,7 +94,8 @@ impl Child {
         }
         let failure: Option<Failure> = read(&told("failed.json"))?;
         if let Some(died) = died.filter(|_| failure.is_none()) {
-            let journal = container.sh("journalctl -b -q --no-pager -o cat -u ramet-agent -n 12; systemctl list-jobs");
+            let journal =
+                container.sh("journalctl -b -q --no-pager -o cat -u ramet-agent -n 12; systemctl list-jobs");
             bail!("{died}: {}: {}", container.last_words(), journal.unwrap_or_default());
         }
         Ok(Self {

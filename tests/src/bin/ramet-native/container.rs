@@ -27,6 +27,9 @@ done
 shift
 exec systemd-nspawn "$@""#;
 
+/// Links made so far.
+static LINKS: AtomicU32 = AtomicU32::new(0);
+
 /// How long a question to a program in a container may take.
 const QUESTION_SECONDS: &str = "40";
 
@@ -45,9 +48,10 @@ impl Container {
         let _ = run(&["ip", "netns", "delete", name]);
         run(&["ip", "netns", "add", name])?;
         // Names of links are short.
-        static LINKS: AtomicU32 = AtomicU32::new(0);
         let end = format!("native{}", LINKS.fetch_add(1, Ordering::Relaxed));
-        run(&["ip", "link", "add", &end, "type", "veth", "peer", "name", nic, "netns", name, "address", mac])?;
+        run(&[
+            "ip", "link", "add", &end, "type", "veth", "peer", "name", nic, "netns", name, "address", mac,
+        ])?;
         run(&["ip", "link", "set", &end, "up"])?;
         run(&["ip", "-n", name, "link", "set", "lo", "up"])?;
 
@@ -119,7 +123,15 @@ impl Container {
         let pid = self.pid.to_string();
         let output = Command::new("nsenter")
             .args(["--target", &pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--root"])
-            .args(["env", "-C", "/", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root"])
+            .args([
+                "env",
+                "-C",
+                "/",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "LC_ALL=C.UTF-8",
+                "HOME=/root",
+            ])
             .args(["timeout", QUESTION_SECONDS, "sh", "-c", &format!("exec 2>&1; {script}")])
             .stdin(Stdio::null())
             .output()

@@ -37,7 +37,7 @@ pub(crate) fn compare(setting: &Setting, name: &str) -> Result<Option<String>> {
 fn difference(pinned: &str, now: &str) -> String {
     let only = |sign: &str, these: &str, those: &str| {
         let lines = these.lines().filter(|line| !those.lines().any(|other| other == *line));
-        lines.map(|line| format!("{sign} {line}\n")).collect::<String>()
+        lines.map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
     };
-    only("-", pinned, now) + &only("+", now, pinned)
+    [only("-", pinned, now), only("+", now, pinned)].concat().join("\n")
 }

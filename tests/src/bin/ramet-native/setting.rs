@@ -134,7 +134,7 @@ impl Copy {
         fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Makes a file immutable (ioctl_iflags(2), `FS_IMMUTABLE_FL`).
+    /// Makes a file immutable (`ioctl_iflags(2)`, `FS_IMMUTABLE_FL`).
     pub(crate) fn fix(&self, path: &str) -> Result<()> {
         let path = self.root.join(path);
         // Its flags are then of the file system in memory, which would not take those of the one below.

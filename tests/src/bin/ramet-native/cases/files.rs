@@ -1,6 +1,11 @@
 //! A file is not as expected.
 
-use crate::case::{Case, Must::*, Outcome::*, ask};
+use crate::case::{
+    Case,
+    Must::{Be, Have},
+    Outcome::{Either, Individuals, Refused},
+    ask,
+};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -49,7 +54,10 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::of(
             "files::immutable_hosts",
             "debian",
-            Either("hosts", &[ask("it is left", "echo >> /etc/hosts && echo written || true", Have("not permitted"))]),
+            Either(
+                "hosts",
+                &[ask("it is left", "echo >> /etc/hosts && echo written || true", Have("not permitted"))],
+            ),
         )
     },
     Case {

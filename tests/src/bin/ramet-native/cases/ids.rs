@@ -1,6 +1,11 @@
 //! Keys, ids and names that nobody lists.
 
-use crate::case::{Case, Must::*, Outcome::*, ask};
+use crate::case::{
+    Case,
+    Must::{Be, Differ, Have, Lack},
+    Outcome::{Either, Individuals},
+    ask,
+};
 
 /// Both children's differ.
 macro_rules! file {

@@ -8,19 +8,14 @@ mod ssh;
 mod undone;
 mod units;
 
-use crate::case::{Ask, Case, Must::*, ask};
+use crate::case::{
+    Ask, Case,
+    Must::{Be, Have},
+    ask,
+};
 
 pub(crate) fn all() -> Vec<Case> {
-    [
-        roots::CASES,
-        files::CASES,
-        ids::CASES,
-        network::CASES,
-        ssh::CASES,
-        undone::CASES,
-        units::CASES,
-    ]
-    .concat()
+    [roots::CASES, files::CASES, ids::CASES, network::CASES, ssh::CASES, undone::CASES, units::CASES].concat()
 }
 
 /// What is asked of every child: that its own programs agree on who it is.
@@ -35,9 +30,13 @@ pub(crate) const USUAL: &[Ask] = &[
         "busctl call org.freedesktop.systemd1 / org.freedesktop.DBus.Peer GetMachineId",
         Have("{machine_id}"),
     ),
-    ask("journald", "logger -t judge hello; journalctl --sync; journalctl -t judge -o verbose", Have("{machine_id}")),
+    ask(
+        "journald",
+        "logger -t judge hello; journalctl --sync; journalctl -t judge -o verbose",
+        Have("{machine_id}"),
+    ),
     ask("MAC address", "ip -br link show {nic}", Have("{mac}")),
-    ask("sshd's configuration", "sshd -t", Be("")),
+    ask("sshd's configuration", "mkdir -p /run/sshd; sshd -t", Be("")),
     ask(
         "host keys that sshd offers",
         "ssh-keyscan 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3 | sort",

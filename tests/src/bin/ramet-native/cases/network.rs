@@ -1,6 +1,11 @@
 //! Who is in charge of the network, and what it makes of a static address.
 
-use crate::case::{Ask, Case, Must::*, Outcome::*, ask};
+use crate::case::{
+    Ask, Case,
+    Must::{Be, Have, Lack},
+    Outcome::{Either, Individuals, Refused},
+    Told, ask,
+};
 
 /// It has the address it was told, and no other.
 const ADDRESS: Ask = ask(
@@ -17,12 +22,34 @@ const BY_IFUPDOWN: &[Ask] = &[
     ask("ifquery, interfaces that are up", "ifquery --state", Have("{nic}")),
 ];
 
+/// Starts before the gate, since the settings name it.
+macro_rules! early {
+    ($command:literal) => {
+        &[
+            ("etc/ramet/agent.toml", b"before_gate = [\"dbus.service\", \"early.service\"]\n"),
+            (
+                "etc/systemd/system/early.service",
+                concat!(
+                    "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '",
+                    $command,
+                    "'\n[Install]\nWantedBy=sysinit.target\n"
+                )
+                .as_bytes(),
+            ),
+        ]
+    };
+}
+
 /// interfaces(5) with `$source`.
 macro_rules! sources {
     ($source:literal) => {
         &[(
             "etc/network/interfaces",
-            concat!($source, "\nauto lo\niface lo inet loopback\nallow-hotplug enlan\niface enlan inet dhcp\n").as_bytes(),
+            concat!(
+                $source,
+                "\nauto lo\niface lo inet loopback\nallow-hotplug enlan\niface enlan inet dhcp\n"
+            )
+            .as_bytes(),
         )]
     };
 }
@@ -66,6 +93,21 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::of("network::bridge_over_the_nic", "debian13-ifupdown", Refused("br0"))
     },
     Case {
+        files: early!("ip address add 198.51.100.9/24 dev ens2; ip link set ens2 up"),
+        script: "systemctl --quiet enable early.service",
+        ..Case::of("network::address_given_before_the_gate", "debian", Either("ens2", ALONE))
+    },
+    Case {
+        files: early!("ip link add br0 type bridge; ip link set ens2 master br0; ip link set br0 up"),
+        script: "systemctl --quiet enable early.service",
+        told: Told::NOTHING,
+        ..Case::of(
+            "network::bridge_made_before_the_gate",
+            "debian",
+            Either("br0", &[ask("the template's address", "ip -br link", Lack("52:54:00:00:00:01"))]),
+        )
+    },
+    Case {
         script: "systemctl --quiet enable systemd-networkd; systemctl --quiet mask systemd-networkd",
         ..Case::of(
             "network::networkd_enabled_and_masked",
@@ -83,4 +125,3 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::of("network::netplan_for_a_service_that_is_not_there", "cloud", Refused("NetworkManager"))
     },
 ];
-

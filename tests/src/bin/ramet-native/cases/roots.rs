@@ -1,6 +1,11 @@
 //! Each root as it is.
 
-use crate::case::{Ask, Case, Must::*, Outcome::*, ask};
+use crate::case::{
+    Ask, Case,
+    Must::{Differ, Have},
+    Outcome::Individuals,
+    ask,
+};
 
 pub(crate) const CASES: &[Case] = &[
     Case::of("roots::debian", "debian", Individuals(ADDRESS)),

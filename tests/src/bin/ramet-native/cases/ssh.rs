@@ -1,14 +1,31 @@
 //! sshd: which keys it offers, and whom it lets in.
 
-use crate::case::{Ask, Case, Must::*, Outcome::*, Told, ask};
+use crate::case::{
+    Ask, Case,
+    Must::{Be, Differ, Have, Lack},
+    Outcome::{Either, Individuals},
+    Told, ask,
+};
 
 const ROOT: Told = Told { users: &["root"], ..Told::ADDRESS };
 
 /// The key that it was told of logs in, the template's does not.
 const LOGINS: &[Ask] = &[
-    ask("the own key logs in", concat!("ssh -i /run/native/own -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR root@127.0.0.1 echo in"), Be("in")),
-    ask("the template's key does not", "ssh -i /run/native/old -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR root@127.0.0.1 echo in || true", Lack("in\n")),
-    ask("the template's key is refused", "ssh -i /run/native/old -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR root@127.0.0.1 echo in || true", Have("Permission denied")),
+    ask(
+        "the own key logs in",
+        "ssh -i /run/native/own -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR root@127.0.0.1 echo in",
+        Be("in"),
+    ),
+    ask(
+        "the template's key does not",
+        "ssh -i /run/native/old -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR root@127.0.0.1 echo in || true",
+        Lack("in\n"),
+    ),
+    ask(
+        "the template's key is refused",
+        "ssh -i /run/native/old -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR root@127.0.0.1 echo in || true",
+        Have("Permission denied"),
+    ),
 ];
 
 pub(crate) const CASES: &[Case] = &[

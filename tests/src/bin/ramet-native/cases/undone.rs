@@ -1,6 +1,11 @@
 //! What undoes an identity later.
 
-use crate::case::{Case, Must::*, Outcome::*, Told, ask};
+use crate::case::{
+    Case,
+    Must::{Be, Have, Lack},
+    Outcome::{Either, Named},
+    Told, ask,
+};
 
 pub(crate) const CASES: &[Case] = &[
     Case::of(

@@ -1,6 +1,11 @@
 //! What PID 1 and its units remember.
 
-use crate::case::{Ask, Case, Must::*, Outcome::*, ask};
+use crate::case::{
+    Ask, Case,
+    Must::{Be, Have},
+    Outcome::Individuals,
+    ask,
+};
 
 const WHO: &[u8] = b"[Service]
 Type=oneshot
@@ -23,7 +28,11 @@ const KNOWS: &[Ask] = &[
         "test \"$(cut -d' ' -f3 /var/lib/who)\" = \"$(tr -d - < /proc/sys/kernel/random/boot_id)\" && echo same",
         Be("same"),
     ),
-    ask("the service", "systemctl show -p Environment --value who.service", Have("NODE={hostname} ID={machine_id}")),
+    ask(
+        "the service",
+        "systemctl show -p Environment --value who.service",
+        Have("NODE={hostname} ID={machine_id}"),
+    ),
 ];
 
 /// The private /tmp of services that run is not cleaned away, however old what is in it.
