@@ -1,12 +1,12 @@
 //! A case: a root, what is added to it, and what its programs say once it is a child.
 
 use crate::{
-    child::{Child, keys},
+    child::Child,
     setting::{Copy, Setting},
 };
 use anyhow::{Result, bail};
 use ramet_proto::message::{Finding, Grade, Step};
-use std::{collections::BTreeSet, fmt::Write, thread};
+use std::{collections::BTreeSet, fmt::Write, fs, thread};
 
 /// A case.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ impl Case {
 pub(crate) struct Told {
     /// A static address for its NIC.
     pub(crate) address: bool,
-    /// The key [`crate::child::Keys::own`] for these users.
+    /// The key `own` ([`Copy::talk`]) for these users.
     pub(crate) users: &'static [&'static str],
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
     let copies: Vec<Copy> = (1..=count)
         .map(|number| {
             let copy = setting.copy(case.root, &format!("{}-{number}", case.name.replace("::", "-")))?;
-            let old_key = keys().old_public()?;
+            let old_key = fs::read_to_string(copy.talk.join("old.pub"))?;
             for (path, contents) in case.files {
                 // Bytes, which need not be UTF-8.
                 match std::str::from_utf8(contents) {

@@ -16,9 +16,8 @@ use serde_json::json;
 use std::{
     fs::{self, File},
     io::Read,
-    os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
-    sync::OnceLock,
+    os::unix::fs::symlink,
+    path::Path,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -57,13 +56,9 @@ pub(crate) struct Child {
 impl Child {
     /// Boots `copy` as the child of that number, with the agent that is in `tests`.
     pub(crate) fn make(tests: &Path, case: &Case, copy: &Copy, number: usize) -> Result<Self> {
-        let identity = identity(case, number)?;
+        let identity = identity(case, copy, number)?;
         fs::write(copy.talk.join("identity.json"), serde_json::to_vec(&identity)?)?;
         fs::copy(tests, copy.talk.join("agent"))?;
-        for (name, key) in [("own", keys().own.as_path()), ("old", keys().old.as_path())] {
-            fs::copy(key, copy.talk.join(name))?;
-            fs::set_permissions(copy.talk.join(name), fs::Permissions::from_mode(0o600))?;
-        }
         copy.write("etc/systemd/system/ramet-agent.service.d/99-native.conf", IN_PLACE)?;
         // A container has no disks to be mounted.
         copy.write("etc/fstab", "")?;
@@ -219,13 +214,13 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn identity(case: &Case, number: usize) -> Result<Identity> {
+fn identity(case: &Case, copy: &Copy, number: usize) -> Result<Identity> {
     let ip = case.told.address.then(|| json!({ "addresses": [format!("{}/24", address(number))] }));
     let mut nic = json!({ "parent": TEMPLATE_MAC, "mac": format!("52:54:00:00:01:{number:02x}") });
     if let Some(ip) = ip {
         nic["ip"] = ip;
     }
-    let public = fs::read_to_string(keys().own.with_extension("pub"))?;
+    let public = fs::read_to_string(copy.talk.join("own.pub"))?;
     let users: Vec<_> =
         case.told.users.iter().map(|user| json!({ "user": user, "keys": [public.trim()] })).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
@@ -240,34 +235,4 @@ fn identity(case: &Case, number: usize) -> Result<Identity> {
         "unix_time_ns": i64::try_from(now)?,
     });
     serde_json::from_value(told).context("cannot make an identity")
-}
-
-/// Key pairs of users.
-pub(crate) struct Keys {
-    /// What identities name.
-    own: PathBuf,
-    /// What is in the image.
-    old: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Keys {
-    pub(crate) fn old_public(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.old.with_extension("pub"))?)
-    }
-}
-
-pub(crate) fn keys() -> &'static Keys {
-    static KEYS: OnceLock<Keys> = OnceLock::new();
-    KEYS.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let [own, old] = ["own", "old"].map(|name| {
-            let file = folder.path().join(name);
-            let path = file.to_str().expect("UTF-8");
-            crate::container::run(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path])
-                .expect("ssh-keygen");
-            file
-        });
-        Keys { own, old, _folder: folder }
-    })
 }

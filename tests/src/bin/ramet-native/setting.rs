@@ -12,6 +12,9 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// Key pairs of users.
+const KEYS: [&str; 2] = ["own", "old"];
+
 /// What there is, as `RAMET_NATIVE_SETTING` names it.
 #[derive(Deserialize)]
 pub(crate) struct Made {
@@ -57,6 +60,11 @@ impl Setting {
                 .with_context(|| format!("cannot mount on {}", place.display()))?;
         }
         run(&["ip", "link", "set", "lo", "up"])?;
+        for name in KEYS {
+            let file = work.path().join(name);
+            let file = file.to_str().context("a path that is no UTF-8")?;
+            run(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file])?;
+        }
         Ok(Self { made, work, bases: RefCell::default() })
     }
 
@@ -103,6 +111,12 @@ impl Setting {
         let root = overlay(&[&base.changes, &base.below], &changes)?;
         let talk = folder.join("talk");
         fs::create_dir(&talk)?;
+        for name in KEYS {
+            for name in [name.to_owned(), format!("{name}.pub")] {
+                // With its mode, without which ssh(1) would not have it.
+                fs::copy(self.work.path().join(&name), talk.join(&name))?;
+            }
+        }
         Ok(Copy { root, folder, talk })
     }
 }
@@ -120,7 +134,8 @@ impl Drop for Setting {
 pub(crate) struct Copy {
     pub(crate) root: PathBuf,
     folder: PathBuf,
-    /// Seen by the agent in its container as /run/native.
+    /// Seen by the agent in its container as /run/native. Has the key pairs `own`, which identities name, and `old`, which
+    /// is in images.
     pub(crate) talk: PathBuf,
 }
 

@@ -13,6 +13,13 @@ const ADDRESS: Ask = ask(
     "ip -4 -br addr show {nic} | awk '{ for (i = 3; i <= NF; i++) print $i }'",
     Be("{address}/24"),
 );
+/// What is early was.
+const EARLY: Ask = ask(
+    "the early service",
+    "test $(systemctl show -p ExecMainStartTimestampMonotonic --value early) -lt \
+     $(systemctl show -p ActiveEnterTimestampMonotonic --value ramet-agent) && echo before",
+    Be("before"),
+);
 const ALONE: &[Ask] = &[ADDRESS];
 
 /// The same, by ifupdown, which knows the interface.
@@ -30,7 +37,7 @@ macro_rules! early {
             (
                 "etc/systemd/system/early.service",
                 concat!(
-                    "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '",
+                    "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '",
                     $command,
                     "'\n[Install]\nWantedBy=sysinit.target\n"
                 )
@@ -93,9 +100,9 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::of("network::bridge_over_the_nic", "debian13-ifupdown", Refused("br0"))
     },
     Case {
-        files: early!("ip address add 198.51.100.9/24 dev ens2; ip link set ens2 up"),
+        files: early!("ip address add 198.51.100.9/24 dev enlan; ip link set enlan up"),
         script: "systemctl --quiet enable early.service",
-        ..Case::of("network::address_given_before_the_gate", "debian", Either("ens2", ALONE))
+        ..Case::of("network::address_given_before_the_gate", "debian13-ifupdown", Either("enlan", &[EARLY, ADDRESS]))
     },
     Case {
         files: early!("ip link add br0 type bridge; ip link set ens2 master br0; ip link set br0 up"),
@@ -104,7 +111,7 @@ pub(crate) const CASES: &[Case] = &[
         ..Case::of(
             "network::bridge_made_before_the_gate",
             "debian",
-            Either("br0", &[ask("the template's address", "ip -br link", Lack("52:54:00:00:00:01"))]),
+            Either("br0", &[EARLY, ask("the template's address", "ip -br link", Lack("52:54:00:00:00:01"))]),
         )
     },
     Case {
