@@ -39,6 +39,8 @@ const IN_PLACE: &str = "\
 Environment=RAMET_NATIVE=/run/native
 ExecStart=
 ExecStart=/run/native/agent --exact native::from_the_gate_to_the_end_of_boot --nocapture
+StandardOutput=append:/run/native/log
+StandardError=append:/run/native/log
 ";
 
 pub(crate) struct Child {
@@ -89,9 +91,12 @@ impl Child {
         }
         let failure: Option<Failure> = read(&told("failed.json"))?;
         if let Some(died) = died.filter(|_| failure.is_none()) {
-            let journal =
-                container.sh("journalctl -b -q --no-pager -o cat -u ramet-agent -n 12; systemctl list-jobs");
-            bail!("{died}: {}: {}", container.last_words(), journal.unwrap_or_default());
+            let log = fs::read(told("log")).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let last: Vec<&str> = log.lines().collect();
+            let last = last[last.len().saturating_sub(12)..].join("\n    ");
+            let jobs = container.sh("systemctl list-jobs").unwrap_or_default();
+            bail!("{died}: {}\n    {last}\n    {jobs}", container.last_words());
         }
         Ok(Self {
             identity,

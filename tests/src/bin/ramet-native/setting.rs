@@ -1,7 +1,7 @@
 //! What `cargo xtask native` has made, and roots over it.
 
 use crate::container::run;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::Deserialize;
 use std::{
@@ -88,6 +88,7 @@ impl Setting {
             return Ok(base.clone());
         }
         let below = self.made.roots.get(name).with_context(|| format!("there is no root {name}"))?.clone();
+        ensure!(below.is_dir(), "{} is gone: another checkout's recipe has taken its place", below.display());
         let changes = self.folder(&format!("base-{name}/changes"))?;
         let whole = overlay(&[&below], &changes)?;
         // By the root's own dpkg: with --root, this machine's would look for the root's users here.

@@ -31,9 +31,9 @@ pub(crate) const CASES: &[Case] = &[
             "files::bytes_that_are_no_utf8",
             "debian",
             Individuals(&[
-                ask("a foreign line", "head -n 1 /etc/hosts | od -An -c", Have("B 374   r   o")),
+                ask("a foreign line", "head -n 1 /etc/hosts | od -An -tx1 | tr -d ' \\n'", Have("42fc726f")),
                 ask("a name", "getent hosts drucker", Have("10.1.2.3")),
-                ask("the user", "getent passwd root | od -An -c", Have("J   o   s 351")),
+                ask("the user", "getent passwd root | od -An -tx1 | tr -d ' \\n'", Have("4a6f73e9")),
             ]),
         )
     },
@@ -50,6 +50,8 @@ pub(crate) const CASES: &[Case] = &[
         )
     },
     Case {
+        // Its owner wants it as it is. The child's name is there, or it could not be looked up.
+        files: &[("etc/hosts", b"127.0.0.1 localhost\n127.0.1.1 kiwi-1\n")],
         immutable: &["etc/hosts"],
         ..Case::of(
             "files::immutable_hosts",

@@ -38,8 +38,10 @@ pub(crate) const USUAL: &[Ask] = &[
     ask("MAC address", "ip -br link show {nic}", Have("{mac}")),
     ask("sshd's configuration", "mkdir -p /run/sshd; sshd -t", Be("")),
     ask(
-        "host keys that sshd offers",
-        "ssh-keyscan 127.0.0.1 2>/dev/null | grep -v '^#' | cut -d' ' -f2,3 | sort",
+        "host keys that SSH servers offer",
+        // A second server is at the second port, where there is one.
+        "for port in 22 2222; do ssh-keyscan -p $port 127.0.0.1 2>/dev/null; done |
+         grep -v '^#' | cut -d' ' -f2,3 | sort -u",
         Be("{host_keys}"),
     ),
     ask(
