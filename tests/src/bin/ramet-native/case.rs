@@ -54,8 +54,8 @@ pub(crate) enum Outcome {
     Individuals(&'static [Ask]),
     /// No template: a finding says that children would die of it, with this word.
     Refused(&'static str),
-    /// A template, but no child with this identity: the step that fails says this word.
-    Ends(&'static str),
+    /// A template that a finding with this word is about, and no child: the agent refuses the identity with that word.
+    NotThisIdentity(&'static str),
     /// Either is right.
     Either(&'static str, &'static [Ask]),
     /// Children, and a finding that has this word.
@@ -94,7 +94,7 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
     let mut wrong = Wrong::default();
     let asks = match case.outcome {
         Outcome::Individuals(asks) | Outcome::Either(_, asks) | Outcome::Named(_, asks) => asks,
-        Outcome::Refused(_) | Outcome::Ends(_) => &[],
+        Outcome::Refused(_) | Outcome::NotThisIdentity(_) => &[],
     };
     let all: Vec<&Ask> = usual.iter().chain(asks).collect();
     let count = if all.iter().any(|ask| matches!(ask.must, Must::Differ)) { 2 } else { 1 };
@@ -140,10 +140,11 @@ pub(crate) fn run(setting: &Setting, case: &Case, usual: &[Ask]) -> Result<()> {
             }
             return wrong.result();
         }
-        Outcome::Ends(word) => {
-            let ends = first.failure.iter().any(|failure| failure.detail.as_str().contains(word));
-            if fatal || !ends {
-                wrong.say(format!("no step fails with {word:?}: {}", first.found()));
+        Outcome::NotThisIdentity(word) => {
+            let failure = first.failure.as_ref().map(|failure| failure.detail.as_str());
+            let said = first.findings.iter().any(|finding| names(finding, word));
+            if !said || failure.is_none_or(|detail| !detail.contains(word)) {
+                wrong.say(format!("{word:?} is not in a finding and the failure: {}", first.found()));
             }
             return wrong.result();
         }

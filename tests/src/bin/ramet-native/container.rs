@@ -55,7 +55,8 @@ impl Container {
         run(&["ip", "link", "set", &end, "up"])?;
         run(&["ip", "-n", name, "link", "set", "lo", "up"])?;
 
-        let group = format!("ramet-native-{}-{name}", std::process::id());
+        // Unlike that of any other stage on this machine, whose processes may have the same numbers.
+        let group = format!("ramet-native{}", root.display().to_string().replace('/', "-"));
         let console = folder.join("console");
         let output = File::create(&console)?;
         let places = if Path::new(CGROUPS[0]).exists() { &CGROUPS[..2] } else { &CGROUPS[2..] };

@@ -53,9 +53,9 @@ impl Setting {
         let made = serde_json::from_slice(&fs::read(file)?)?;
         let work = tempfile::tempdir()?;
         let none = None::<&str>;
-        // Network namespaces have their names in here.
-        fs::create_dir_all("/run/netns")?;
-        for place in [work.path(), Path::new("/run/netns")] {
+        // Network namespaces have their names there, containers something of theirs: not beside those of other stages.
+        for place in [work.path(), Path::new("/run/netns"), Path::new("/run/systemd/nspawn")] {
+            fs::create_dir_all(place)?;
             mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), none)
                 .with_context(|| format!("cannot mount on {}", place.display()))?;
         }
