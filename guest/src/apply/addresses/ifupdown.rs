@@ -3,7 +3,7 @@
 
 use super::{
     NOTE, Nic, Planned, each, interfaces as lines,
-    interfaces::Stanza,
+    interfaces::{self, Stanza},
     is_ours, list,
     paths::{beside, expand, fits, real},
 };
@@ -209,10 +209,13 @@ impl Image {
         self.stanzas().any(|(_, stanza)| stanza.head.word(0) == "allow-hotplug" && lines::names(&stanza, nic))
     }
 
-    /// Interfaces that have a stanza, but the loopback's.
+    /// Interfaces that have a stanza, or that one makes another of, but the loopback's.
     pub(super) fn interfaces(&self) -> BTreeSet<String> {
         let stanzas = self.stanzas().filter(|(_, stanza)| stanza.head.word(0) == "iface");
-        let names = stanzas.map(|(_, stanza)| stanza.head.word(1).to_owned());
+        let names = stanzas.flat_map(|(_, stanza)| {
+            let names = std::iter::once(stanza.head.word(1)).chain(interfaces::ports(&stanza));
+            names.map(str::to_owned).collect::<Vec<_>>()
+        });
         names.filter(|name| name != "lo" && !name.contains([':', '.', '*', '?', '['])).collect()
     }
 

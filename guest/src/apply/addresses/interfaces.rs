@@ -237,6 +237,14 @@ pub(super) fn names(stanza: &Stanza, nic: &str) -> bool {
     }
 }
 
+/// The interfaces by name that a stanza makes another of.
+pub(super) fn ports(stanza: &Stanza) -> impl Iterator<Item = &str> {
+    let of_kind = |word: &str| PORTS.contains(&word.replace('_', "-").as_str());
+    let words = stanza.options.iter().filter(move |option| of_kind(option.word(0)));
+    let words = words.flat_map(|option| option.words.iter().skip(1).map(String::as_str));
+    words.filter(|word| !["all", "none", "regex", "glob"].contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
