@@ -8,6 +8,7 @@ use crate::{
     apply::domain::{self, Client, Tool, krb5},
     config::DomainClient,
     error::chain,
+    limits::programs,
     record::Record,
     root::{FileError, RUNTIME, Root},
     system::System,
@@ -60,9 +61,6 @@ enum Check {
     TestSecret,
     Status,
 }
-
-/// How long kinit may take: while boot goes on, that its host can hear of the end of boot, and after.
-const KINIT_LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 
 /// What comes next.
 #[derive(Debug)]
@@ -138,7 +136,7 @@ impl Trial {
             Check::Kinit => Tool::Kinit {
                 account: &self.account,
                 config: pinned.then(|| root.outside(PINNED)),
-                limit: if booted { KINIT_LIMITS.1 } else { KINIT_LIMITS.0 },
+                limit: if booted { programs::KINIT.1 } else { programs::KINIT.0 },
             },
             Check::TestJoin => Tool::TestJoin,
             Check::TestSecret => Tool::TestSecret,

@@ -38,3 +38,26 @@ impl Limits {
         tick: Duration::from_millis(500),
     };
 }
+
+/// How long each program may take that the agent runs itself.
+pub(crate) mod programs {
+    use std::time::Duration;
+
+    /// ssh-keygen(1): RSA on a slow machine.
+    pub(crate) const KEYGEN: Duration = Duration::from_mins(1);
+    /// What makes a key of a package's anew (`make-ssl-cert(8)`, for one).
+    pub(crate) const MAKE: Duration = Duration::from_mins(1);
+    /// net(8) and testparm(1) without a network.
+    pub(crate) const SAMBA: Duration = Duration::from_mins(1);
+    /// What asks a domain controller. It is run again if it fails.
+    pub(crate) const DOMAIN: Duration = Duration::from_secs(30);
+    /// kinit(1), which is the first to notice that nobody answers: while boot goes on, that its host can hear of the end
+    /// of boot, and after.
+    pub(crate) const KINIT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
+    /// systemctl(1) and udevadm(8).
+    pub(crate) const SYSTEMCTL: Duration = Duration::from_secs(20);
+    /// A service manager that reads all its units again, and until it is there again.
+    pub(crate) const RELOAD: Duration = Duration::from_secs(30);
+    /// Those that only tell what to read ahead.
+    pub(crate) const WARM: Duration = Duration::from_secs(20);
+}

@@ -3,6 +3,7 @@
 use crate::{
     boot::{self, BootWatch, Job, parse_jobs},
     entropy,
+    limits::programs,
     netlink::{Interface, Netlink, NetlinkError},
     process::{self, Run},
     system::System,
@@ -27,11 +28,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::Path,
     process::Command,
-    time::Duration,
 };
-
-/// How long one question to systemd may take.
-const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(20);
 
 /// The processes of journald and networkd (cgroups(7)).
 const JOURNALD: &str = "/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs";
@@ -114,13 +111,13 @@ impl System for Linux {
     fn jobs(&self) -> io::Result<Vec<Job>> {
         let mut command = Command::new("systemctl");
         command.args(["list-jobs", "--no-legend", "--plain", "--no-pager"]);
-        Ok(parse_jobs(&process::output(&mut command, SYSTEMCTL_LIMIT)?))
+        Ok(parse_jobs(&process::output(&mut command, programs::SYSTEMCTL)?))
     }
 
     fn devices_settled(&self) -> io::Result<bool> {
         let mut command = Command::new("udevadm");
         command.args(["settle", "--timeout=1"]);
-        match process::output(&mut command, SYSTEMCTL_LIMIT) {
+        match process::output(&mut command, programs::SYSTEMCTL) {
             Ok(_) => Ok(true),
             // It ran, and ended with its status for "not yet".
             Err(error) if error.kind() == io::ErrorKind::Other => Ok(false),
@@ -153,7 +150,7 @@ impl System for Linux {
         // It is in a slice of its own, or is being started just now. One that is not there at all has no main process.
         let mut kill = Command::new("systemctl");
         kill.args(["kill", "--kill-who=main", "--signal=KILL", "systemd-journald.service"]);
-        process::output(&mut kill, SYSTEMCTL_LIMIT).map(drop)
+        process::output(&mut kill, programs::SYSTEMCTL).map(drop)
     }
 
     fn reload_network(&self) -> io::Result<()> {

@@ -4,14 +4,13 @@
 //! The pages are shared, not copied, so a child's own memory does not grow. What will be read is what the waiting jobs
 //! start: their programs, and the libraries the dynamic loader names for them.
 
-use crate::process;
+use crate::{limits::programs, process};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 /// Programs that units start by way of others, or that the agent starts itself. What is not installed is left out.
@@ -53,8 +52,6 @@ const LOADERS: &[&str] = &["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64
 const MAX_FILE: u64 = 32 << 20;
 const BUDGET: u64 = 128 << 20;
 
-const LIMIT: Duration = Duration::from_secs(20);
-
 /// Reads what starting `units` will read.
 pub(crate) fn warm(units: &[&str]) {
     let mut files: BTreeSet<PathBuf> = MORE.iter().map(PathBuf::from).collect();
@@ -63,13 +60,13 @@ pub(crate) fn warm(units: &[&str]) {
         let mut show = Command::new("systemctl");
         show.args(["show", "--property=ExecStart", "--property=ExecStartPre", "--value", "--"])
             .args(services);
-        files.extend(programs(&process::output(&mut show, LIMIT).unwrap_or_default()));
+        files.extend(programs(&process::output(&mut show, programs::WARM).unwrap_or_default()));
     }
     files.retain(|file| file.is_file());
     if let Some(loader) = LOADERS.iter().find(|loader| Path::new(loader).exists()) {
         for program in files.clone() {
             // A script, or a static program: the loader says so and lists nothing.
-            let listed = process::output(Command::new(loader).arg("--list").arg(program), LIMIT);
+            let listed = process::output(Command::new(loader).arg("--list").arg(program), programs::WARM);
             files.extend(libraries(&listed.unwrap_or_default()));
         }
     }

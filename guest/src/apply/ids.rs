@@ -14,18 +14,14 @@ use super::{
     hostname::{own_name::Renaming, replaceable},
     random_uuid,
 };
-use crate::{log, process::Run, root::Root, system::System};
+use crate::{limits::programs, log, process::Run, root::Root, system::System};
 use nix::errno::Errno;
 use ramet_proto::{
     message::{Finding, Grade},
     text::to_hex,
 };
 use ssh_key::sha2::{Digest as _, Sha256};
-use std::time::Duration;
 use zeroize::Zeroizing;
-
-/// How long a program may take that makes a key: RSA on a slow machine.
-const MAKE_LIMIT: Duration = Duration::from_mins(1);
 
 /// A state of the machine, and what becomes of it.
 struct Row {
@@ -138,7 +134,7 @@ fn change<S: System>(what: &What, path: &str, root: &Root, system: &S) -> Result
                 log!("/{path} stays the template's: there is no /{program} to make another");
                 return Ok(());
             }
-            let run = Run::new(program.rsplit('/').next().unwrap_or(program), arguments, MAKE_LIMIT);
+            let run = Run::new(program.rsplit('/').next().unwrap_or(program), arguments, programs::MAKE);
             let made = [&[path][..], files].concat();
             keeping_owners(&made, root, || {
                 for file in *files {

@@ -2,19 +2,15 @@
 //! the hostname.
 
 use super::ApplyError;
-use crate::{process::Run, root::Root, system::System};
+use crate::{limits::programs, process::Run, root::Root, system::System};
 use ramet_proto::{Sid, message::Identity};
-use std::time::Duration;
 
 const NET: &str = "usr/bin/net";
-
-/// How long net may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 pub(super) fn apply<S: System>(identity: &Identity, root: &Root, system: &S) -> Result<(), ApplyError> {
     match &identity.machine_sid {
         Some(sid) if root.exists(NET)? => {
-            let run = Run::new("net", &["setlocalsid", &sid.to_string()], LIMIT);
+            let run = Run::new("net", &["setlocalsid", &sid.to_string()], programs::SAMBA);
             system.run(&run).map(drop).map_err(|error| ApplyError::System("set Samba's SID", error))
         }
         Some(_) | None => Ok(()),
@@ -26,7 +22,7 @@ pub(super) fn read<S: System>(root: &Root, system: &S) -> Result<Option<Sid>, Ap
     if !root.exists(NET)? {
         return Ok(None);
     }
-    let run = Run::new("net", &["getlocalsid"], LIMIT);
+    let run = Run::new("net", &["getlocalsid"], programs::SAMBA);
     let said = system.run(&run).map_err(|error| ApplyError::System("ask Samba for its SID", error))?;
     parse(&said)
         .map(Some)

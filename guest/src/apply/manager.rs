@@ -9,7 +9,7 @@
 //! needs it: then its boot id stays the template's, which shows in the names of private directories below /tmp alone.
 
 use super::ApplyError;
-use crate::{log, process::Run, system::System};
+use crate::{limits::programs, log, process::Run, system::System};
 use ramet_proto::{BootId, message::Identity};
 use std::{
     io,
@@ -21,9 +21,6 @@ const PROBE: &str = "ramet-probe.service";
 
 /// What its description begins with.
 const DESCRIPTION: &str = "Ramet's probe: ";
-
-/// How long one question may take, and how long the service manager may take to be there again.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the service manager takes this machine for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +83,7 @@ pub(super) fn apply<S: System>(
 /// What the service manager takes this machine for.
 pub(super) fn ask<S: System>(system: &S) -> Result<Manager, ApplyError> {
     let arguments = ["show", "--property=Description", "--value", PROBE];
-    let said = system.run(&Run::new("systemctl", &arguments, LIMIT)).map_err(|error| {
+    let said = system.run(&Run::new("systemctl", &arguments, programs::RELOAD)).map_err(|error| {
         ApplyError::System("ask the service manager what it takes this machine for", error)
     })?;
     parse(&said).ok_or_else(|| {
@@ -98,7 +95,7 @@ pub(super) fn ask<S: System>(system: &S) -> Result<Manager, ApplyError> {
 }
 
 fn order<S: System>(what: &str, system: &S) -> Result<(), ApplyError> {
-    let run = Run::new("systemctl", &[what], LIMIT);
+    let run = Run::new("systemctl", &[what], programs::RELOAD);
     let ordered = system.run(&run).map(drop);
     ordered
         .map_err(|error| ApplyError::System("have the service manager read this machine's ids again", error))
@@ -106,7 +103,7 @@ fn order<S: System>(what: &str, system: &S) -> Result<(), ApplyError> {
 
 /// Asks until the service manager is there again.
 fn wait<S: System>(system: &S) -> Result<Manager, ApplyError> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + programs::RELOAD;
     loop {
         match ask(system) {
             Err(ApplyError::System(_, error))

@@ -1,7 +1,7 @@
 //! The programs of Samba, SSSD and MIT Kerberos that are run, and how.
 
 use super::keytab;
-use crate::process::Run;
+use crate::{limits::programs, process::Run};
 use ramet_proto::{Secret, domain::DomainAccount};
 use std::{path::PathBuf, time::Duration};
 
@@ -73,9 +73,9 @@ impl Tool<'_> {
     fn limit(&self) -> Duration {
         match self {
             Self::Kinit { limit, .. } => *limit,
-            Self::Settings | Self::RequestJoin(_) => Duration::from_mins(1),
+            Self::Settings | Self::RequestJoin(_) => programs::SAMBA,
             Self::TestJoin | Self::TestSecret | Self::Status(_) | Self::GoOnline | Self::StartSssd => {
-                Duration::from_secs(30)
+                programs::DOMAIN
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::{
     apply::{ApplyError, random},
     config::KeyKind,
+    limits::programs,
     process::Run,
     root::{FileError, Root},
     system::System,
@@ -14,13 +15,9 @@ use ssh_key::{
     LineEnding, PrivateKey,
     private::{Ed25519Keypair, KeypairData},
 };
-use std::time::Duration;
 use zeroize::Zeroizing;
 
 const SSH_KEYGEN: &[&str] = &["usr/bin/ssh-keygen", "usr/local/bin/ssh-keygen"];
-
-/// How long one ssh-keygen may take: RSA on a slow machine.
-pub(super) const KEYGEN_LIMIT: Duration = Duration::from_mins(1);
 
 /// No key of a host is larger; what is, is none.
 const MAX_KEY: u64 = 64 << 10;
@@ -175,7 +172,7 @@ pub(super) fn make<S: System>(
             let file = format!("/{path}");
             arguments.extend(["-N", "", "-C", comment, "-f", &file]);
             system
-                .run(&Run::new("ssh-keygen", &arguments, KEYGEN_LIMIT))
+                .run(&Run::new("ssh-keygen", &arguments, programs::KEYGEN))
                 .map_err(|error| ApplyError::System("generate an SSH host key", error))?;
             Ok(())
         }

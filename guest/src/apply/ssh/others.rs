@@ -6,6 +6,7 @@ use super::keys::{self, Kind, Told, public, small, string};
 use crate::{
     apply::{ApplyError, ssh::sshd},
     config::KeyKind,
+    limits::programs,
     process::Run,
     root::{FileError, Root},
     system::System,
@@ -144,7 +145,7 @@ pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError
                 let mut arguments = vec!["-t", &kind, "-f", &file];
                 arguments.extend(bits.iter().flat_map(|bits| ["-s", bits]));
                 system
-                    .run(&Run::new("dropbearkey", &arguments, keys::KEYGEN_LIMIT))
+                    .run(&Run::new("dropbearkey", &arguments, programs::KEYGEN))
                     .map_err(|error| ApplyError::System("generate a host key of dropbear", error))?;
                 if !root.is_regular(&path)? {
                     return Err(ApplyError::Missing(format!("dropbearkey made no /{path}")));
