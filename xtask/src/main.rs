@@ -24,6 +24,7 @@ mod postgres;
 mod recipe;
 mod roots;
 mod run;
+mod soak;
 mod sys;
 mod tools;
 
@@ -79,6 +80,11 @@ enum Command {
         /// Take what the doctor says now for right: writes images/*/doctor.txt
         #[arg(long, conflicts_with = "word")]
         bless: bool,
+    },
+    /// Proofs that take too long for every change: each step of an identity left out once, and its test seen to fail
+    Soak {
+        /// Only the steps whose names contain this
+        word: Option<String>,
     },
     /// The main job on real VMs: an image, a template, three individuals, a login to each
     Demo {
@@ -202,6 +208,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
         Command::Native { word, bless } => return native::run(&config, word.as_deref(), bless),
+        Command::Soak { word } => return soak::run(&config, word.as_deref()),
         Command::Demo { site, domain } => return jobs::demo(&config, site.place, domain),
         Command::Bench { site, parts, json } => {
             return jobs::bench(&config, site.place, &parts, json.as_deref());

@@ -283,3 +283,13 @@ fn cloud_init_finds_a_seed_of_the_child_and_a_network_that_is_not_its_own() {
     ];
     assert!(keeps.iter().all(|line| settings.lines().any(|other| other == *line)), "{settings}");
 }
+
+#[test]
+fn pid_1_goes_by_the_childs_machine_id_although_it_remembers_the_templates() {
+    let (_dir, root) = template();
+    let (system, wanted) = (Fake::new(), identity());
+    *system.remembered.borrow_mut() = Some("0123456789abcdef0123456789abcdef".into());
+    let evidence = apply_to(&root, &system, &wanted).unwrap();
+    assert_eq!(value(&evidence, "pid1_machine_id"), wanted.machine_id.to_string());
+    assert!(system.ran.borrow().iter().any(|line| line == "systemctl daemon-reexec"));
+}
