@@ -11,6 +11,10 @@ use std::{
 
 /// Writes a line to the journal. Use [`log!`](crate::log!).
 pub(crate) fn line(arguments: Arguments<'_>) {
+    // Tests show it with the one that fails.
+    if cfg!(test) {
+        return eprintln!("{arguments}");
+    }
     // In one piece: a line that is written in pieces is several for journald.
     let _ = io::stderr().write_all(format!("{arguments}\n").as_bytes());
 }

@@ -140,7 +140,9 @@ fn everything_waits_but_the_early_and_the_owners() {
     let mut before = names(&[EARLY, OWNERS]);
     before.extend(["ramet-agent.service", "ramet-links.service"].map(str::to_owned));
     assert_eq!(image.shown("before_gate"), before);
-    assert_eq!(image.shown("held"), names(&[EARLY_BUT_HELD, HELD]));
+    let mut held = names(&[EARLY_BUT_HELD, HELD]);
+    held.extend(["ramet-observe.service", "ramet-probe.service"].map(str::to_owned));
+    assert_eq!(image.shown("held"), held);
 }
 
 #[test]
