@@ -65,14 +65,31 @@ pub(super) fn whatever_goes_wrong(world: &World, faulty: &str) -> Result<()> {
     let started = world.ssh("well", started)?;
     let started: Vec<u64> = started.lines().map(str::parse).collect::<Result<_, _>>()?;
     ensure!(started[0] > 0 && started[0] < started[1], "gate and shell: {started:?}");
-    // An agent that ends takes its machine with it, past the gate as well.
-    let _ = world.ssh("well", "kill -9 $(pidof ramet-agent); sleep 20");
-    until(Duration::from_secs(30), || {
-        ensure!(world.json(&["show", "well"])?["state"] == "stopped", "it runs on without its agent");
-        Ok(())
-    })?;
+    past_the_gate_nothing_ends_it(world, "well")?;
     world.remove(&["well"])?;
     world.nothing_left()
+}
+
+/// A child past its gate goes on without the agent, with a journal that was closed, and with a clock of another century; and
+/// who answers the host is there again.
+fn past_the_gate_nothing_ends_it(world: &World, child: &str) -> Result<()> {
+    let observer = || world.ssh(child, "systemctl show --value --property=MainPID ramet-observe");
+    let before = observer()?;
+    world.ssh(
+        child,
+        "systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2> /dev/null; \
+         systemctl start systemd-journald; date -s 2300-01-01 > /dev/null; kill -9 $(pidof ramet-agent)",
+    )?;
+    let after = until(Duration::from_secs(60), || {
+        let after = observer()?;
+        ensure!(after != before && after != "0", "the observer is not started again: {after}");
+        Ok(after)
+    })?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    world.ssh(child, &format!("date -s @{now} > /dev/null"))?;
+    ensure!(after != before && world.json(&["show", child])?["state"] == "ready", "{child} does not run on");
+    until(Duration::from_secs(60), || world.ok(["verify", child]).map(drop))?;
+    Ok(())
 }
 
 /// What is left in the image that no two machines may share.

@@ -63,7 +63,7 @@ fn agent_is_small(world: &World, child: &str) -> Result<()> {
     let sizes = world.ssh(
         child,
         "stat -c %s /usr/sbin/ramet-agent; \
-         sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$(systemctl show --property=MainPID --value ramet-agent)/status",
+         sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$(systemctl show --property=MainPID --value ramet-observe)/status",
     )?;
     let sizes: Vec<u64> = sizes.lines().map(|line| Ok(line.parse()?)).collect::<Result<_>>()?;
     let [program, resident_kib] = sizes[..] else { anyhow::bail!("{sizes:?}") };
