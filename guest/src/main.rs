@@ -14,6 +14,8 @@ mod entropy;
 mod error;
 mod fork;
 mod gate;
+mod glob;
+mod ini;
 mod join;
 mod limits;
 mod linux;

@@ -69,16 +69,12 @@ fn steps(document: &str) -> Vec<(&str, &str)> {
 
 /// The source without a step.
 fn without(whole: &str, step: &str) -> Result<String> {
-    let (from, to) = match OTHERS.iter().find(|(name, ..)| *name == step) {
-        Some((_, from, to)) => ((*from).to_owned(), (*to).to_owned()),
-        None => {
-            let skip =
-                format!("        if step.word() == \"{step}\" {{\n            continue;\n        }}\n");
-            (LOOP.1.to_owned(), LOOP.1.to_owned() + &skip)
-        }
-    };
-    ensure!(whole.matches(&from).count() == 1, "{} has not once {from:?}, where {step} is left out", LOOP.0);
-    Ok(whole.replace(&from, &to))
+    let skip =
+        format!("{}        if step.word() == \"{step}\" {{\n            continue;\n        }}\n", LOOP.1);
+    let other = OTHERS.iter().find(|(name, ..)| *name == step);
+    let (from, to) = other.map_or((LOOP.1, &*skip), |(_, from, to)| (*from, *to));
+    ensure!(whole.matches(from).count() == 1, "{} has not once {from:?}, where {step} is left out", LOOP.0);
+    Ok(whole.replace(from, to))
 }
 
 /// What git knows of the checkout, as it is now.

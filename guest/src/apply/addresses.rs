@@ -5,7 +5,6 @@
 //! `mac-address=` of `NetworkManager`) stays the template's.
 
 mod ifupdown;
-mod ini;
 mod interfaces;
 mod netplan;
 mod network_manager;

@@ -14,7 +14,7 @@ use super::{
     hostname::{own_name::Renaming, replaceable},
     random_uuid,
 };
-use crate::{limits::programs, log, process::Run, root::Root, system::System};
+use crate::{glob, limits::programs, log, process::Run, root::Root, system::System};
 use nix::errno::Errno;
 use ramet_proto::{
     message::{Finding, Grade},
@@ -94,7 +94,7 @@ impl Row {
 /// Makes every state of the table the child's own, or nobody's.
 pub(super) fn apply<S: System>(root: &Root, system: &S) -> Result<(), ApplyError> {
     for row in table::ROWS {
-        for path in matches(row.path, root)? {
+        for path in glob::expand(root, row.path)? {
             if !row.is_left(&path, root)? {
                 change(&row.what, &path, root, system)?;
             }
@@ -221,7 +221,7 @@ pub(super) fn values(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
     let mut found = Vec::new();
     for row in table::ROWS {
         let (Shown::Value(name) | Shown::Digest(name)) = row.shown else { continue };
-        for path in matches(row.path, root)? {
+        for path in glob::expand(root, row.path)? {
             if row.is_left(&path, root)? || is_beyond(&row.what, root)? {
                 continue;
             }
@@ -246,7 +246,7 @@ pub(super) fn values(root: &Root) -> Result<Vec<(String, String)>, ApplyError> {
 /// That what goes is gone.
 pub(super) fn verify(root: &Root) -> Result<(), ApplyError> {
     for row in table::ROWS.iter().filter(|row| matches!(row.what, What::Remove)) {
-        for path in matches(row.path, root)? {
+        for path in glob::expand(root, row.path)? {
             if !row.is_left(&path, root)?
                 && let Some(path) = file_in(&path, root)?
             {
@@ -282,7 +282,7 @@ fn is_beyond(what: &What, root: &Root) -> Result<bool, ApplyError> {
 pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
     let mut found = Vec::new();
     for row in table::ROWS {
-        for path in matches(row.path, root)? {
+        for path in glob::expand(root, row.path)? {
             if row.is_left(&path, root)? {
                 continue;
             }
@@ -322,50 +322,11 @@ pub(super) fn content(path: &str, root: &Root) -> Result<Option<Vec<u8>>, ApplyE
 /// Whether something is at one of the `patterns`.
 fn any(patterns: &[&str], root: &Root) -> Result<bool, ApplyError> {
     for pattern in patterns {
-        if !matches(pattern, root)?.is_empty() {
+        if !glob::expand(root, pattern)?.is_empty() {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// What is there by the name of `pattern`, in whose components `*` stands for anything.
-fn matches(pattern: &str, root: &Root) -> Result<Vec<String>, ApplyError> {
-    if !pattern.contains('*') {
-        return Ok(if root.exists(pattern)? { vec![pattern.to_owned()] } else { Vec::new() });
-    }
-    let mut found = vec![String::new()];
-    for component in pattern.split('/') {
-        let mut next = Vec::new();
-        for directory in found {
-            if let Some((start, end)) = component.split_once('*') {
-                let names = match root.names(if directory.is_empty() { "." } else { &directory }) {
-                    Ok(names) => names,
-                    // A file where a directory was looked for, or a link in a circle, has nothing in it.
-                    Err(error) if error.is(Errno::ENOTDIR) || error.is(Errno::ELOOP) => Vec::new(),
-                    Err(error) => return Err(error.into()),
-                };
-                let fits = |name: &&String| {
-                    name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
-                };
-                next.extend(names.iter().filter(fits).map(|name| join(&directory, name)));
-            } else {
-                next.push(join(&directory, component));
-            }
-        }
-        found = next;
-    }
-    let mut there = Vec::new();
-    for path in found {
-        if root.exists(&path)? {
-            there.push(path);
-        }
-    }
-    Ok(there)
-}
-
-fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 #[cfg(test)]

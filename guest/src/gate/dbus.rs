@@ -1,7 +1,7 @@
 //! Services of D-Bus that systemd knows nothing of.
 
-use super::{Findings, Survey, Verdict, finding, unit_file::settings};
-use crate::root::Root;
+use super::{Findings, Survey, Verdict, finding};
+use crate::{ini::settings, root::Root};
 use ramet_proto::message::Grade;
 
 /// Where the system bus looks for services (dbus-daemon(1), `<standard_system_servicedirs>`).

@@ -58,7 +58,6 @@ pub(crate) fn examine(root: &Root) -> Findings {
             findings.extend(dbus::services(root, &survey)?);
             findings.extend(image::questions(root, &survey)?);
             findings.extend(image::shells(root, &survey)?);
-            findings.extend(image::keygen(root, &survey)?);
         }
         Err(GateError::File(error)) => return Err(error),
         Err(error) => {

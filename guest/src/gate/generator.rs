@@ -1,7 +1,7 @@
 //! The generator (systemd.generator(7)): systemd runs it before it loads units, at boot and whenever it reloads.
 
-use super::{GateError, Held, Scope, Survey, Verdict, check, links, lists, unit_file::settings, units::FILE};
-use crate::{error::chain, root::Root};
+use super::{GateError, Held, Scope, Survey, Verdict, check, links, lists, units::FILE};
+use crate::{error::chain, ini::settings, root::Root};
 use ramet_proto::text::to_hex;
 use std::{
     ffi::OsString,

@@ -1,23 +1,11 @@
 //! What an image has, lacks, or has left over.
 
-use super::{
-    Findings, Survey, finding, undone,
-    unit_file::{Setting, boolean, settings},
+use super::{Findings, Survey, finding, undone};
+use crate::{
+    ini::{Setting, boolean, settings},
+    root::Root,
 };
-use crate::{config::KeyKind, root::Root};
 use ramet_proto::message::Grade;
-
-/// ssh-keygen(1) is there if keys are wanted that the agent does not make itself.
-pub(super) fn keygen(root: &Root, survey: &Survey) -> Findings {
-    let wanted = survey.config.ssh_host_keys.iter().find(|kind| **kind != KeyKind::Ed25519);
-    Ok(match wanted {
-        Some(kind) if !root.exists("usr/bin/ssh-keygen")? => {
-            let what = format!("ssh_host_keys has {kind}, which takes ssh-keygen, and there is none");
-            vec![finding(Grade::Broken, what, "install openssh-client or openssh, or take it out")]
-        }
-        Some(_) | None => Vec::new(),
-    })
-}
 
 /// Nobody is asked at a console. systemd-firstboot is not, by a drop-in of the agent's; what asks for users is held, and
 /// asks in each child, where it keeps everybody out until somebody answers.

@@ -1,7 +1,7 @@
 //! Who gets in past the gate without a password.
 
-use super::{Findings, finding, unit_file::settings, units::installed};
-use crate::root::Root;
+use super::{Findings, finding, units::installed};
+use crate::{ini::settings, root::Root};
 use ramet_proto::message::{Finding, Grade};
 
 /// An account of passwd(5).

@@ -1,8 +1,8 @@
 //! What a parameter of the kernel's command line does to the gate, or to an identity (kernel-command-line(7),
 //! bootparam(7), dracut.cmdline(7), initramfs-tools(7), systemd-network-generator(8)).
 
-use super::{credentials, unit_file::boolean};
-use crate::boot;
+use super::credentials;
+use crate::{boot, ini::boolean};
 use ramet_proto::message::Grade;
 
 /// How bad a parameter is, and why, if it is any of that.

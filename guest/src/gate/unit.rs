@@ -1,6 +1,7 @@
 //! A unit, as far as the gate has to understand it.
 
-use super::unit_file::{Setting, Specifiers, boolean, is_network, of_path, settings};
+use super::unit_file::{Specifiers, is_network, of_path};
+use crate::ini::{Setting, boolean, settings};
 
 /// What units there are, but for devices, which have no files, and scopes, which are made by programs.
 const KINDS: &[&str] =

@@ -1,5 +1,6 @@
 //! Unit files, as far as the gate has to understand them (systemd.unit(5), systemd.syntax(7)).
 
+use crate::ini::Setting;
 use serde::Deserialize;
 use std::fmt::{self, Write};
 
@@ -38,54 +39,6 @@ impl TryFrom<String> for UnitName {
             }
             Some(_) | None => Err(format!("{name:?} is no name of a service or socket, such as x.service")),
         }
-    }
-}
-
-/// A setting: its section, its name, its value.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) section: String,
-    pub(super) key: String,
-    pub(super) value: String,
-}
-
-/// The settings of a file, in its order. A line that is none is passed over, as systemd does.
-pub(super) fn settings(text: &str) -> Vec<Setting> {
-    let mut section = String::new();
-    let mut found = Vec::new();
-    let mut line = String::new();
-    for part in text.lines() {
-        let trimmed = part.trim();
-        // A comment may also stand within a continued line.
-        if trimmed.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(begun) = trimmed.strip_suffix('\\') {
-            line.push_str(begun);
-            line.push(' ');
-            continue;
-        }
-        line.push_str(trimmed);
-        let whole = std::mem::take(&mut line);
-        if let Some(name) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            name.clone_into(&mut section);
-        } else if let Some((key, value)) = whole.split_once('=') {
-            found.push(Setting {
-                section: section.clone(),
-                key: key.trim_end().into(),
-                value: value.trim().into(),
-            });
-        }
-    }
-    found
-}
-
-/// A boolean (systemd.syntax(7)); `None` is what systemd would pass over.
-pub(super) fn boolean(value: &str) -> Option<bool> {
-    match value.to_ascii_lowercase().as_str() {
-        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
-        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
-        _ => None,
     }
 }
 
@@ -185,6 +138,7 @@ pub(super) fn drop_in_names(unit: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ini::{boolean, settings};
 
     #[test]
     fn a_file_as_systemd_reads_it() {

@@ -3,9 +3,12 @@
 use super::{
     fstab,
     unit::{DropIn, Unit, has_kind, holds, is_unit, may_have_drop_ins},
-    unit_file::{drop_in_names, settings, template},
+    unit_file::{drop_in_names, template},
 };
-use crate::root::{FileError, Root};
+use crate::{
+    ini::settings,
+    root::{FileError, Root},
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The file name of a drop-in that decides about the gate. A unit's own takes the place of the one for all services.

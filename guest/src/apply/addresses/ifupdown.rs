@@ -5,10 +5,11 @@ use super::{
     NOTE, Nic, Planned, each, interfaces as lines,
     interfaces::{self, Stanza},
     is_ours, list,
-    paths::{beside, expand, fits, real},
+    paths::{beside, real},
 };
 use crate::{
     apply::ApplyError,
+    glob::{expand, fits},
     root::{FileError, Root},
 };
 use std::{collections::BTreeSet, fmt::Write};
@@ -146,7 +147,7 @@ impl Image {
             let from = if self.flavour == Flavour::Ifupdown { file } else { "" };
             let pattern = beside(from, pattern);
             let paths = match self.flavour {
-                Flavour::Ifupdown | Flavour::Two => expand(root, &pattern),
+                Flavour::Ifupdown | Flavour::Two => expand(root, &pattern).unwrap_or_default(),
                 Flavour::Ng => vec![pattern.clone()],
             };
             if directory {

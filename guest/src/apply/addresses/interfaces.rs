@@ -1,6 +1,6 @@
 //! Reading interfaces(5), and making comments of its lines, on bytes: what is not understood is carried through.
 
-use super::paths::fits;
+use crate::glob::fits;
 use std::ops::Range;
 
 /// What the image's lines begin with while they do not count.

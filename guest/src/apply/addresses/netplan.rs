@@ -1,11 +1,7 @@
 //! netplan(5): which of systemd-networkd and `NetworkManager` it gives an interface to, which it does in a generator.
 
-use super::{
-    Nic,
-    owner::Service,
-    paths::{fits, is_kind},
-};
-use crate::{apply::ApplyError, root::Root};
+use super::{Nic, owner::Service, paths::is_kind};
+use crate::{apply::ApplyError, glob::fits, root::Root};
 use saphyr_parser::{Event, Parser};
 use std::collections::BTreeMap;
 

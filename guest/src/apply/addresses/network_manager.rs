@@ -1,14 +1,14 @@
 //! `NetworkManager`: which interfaces it leaves alone, and the agent's profile.
 
 use super::{
-    NOTE, Nic, Planned, free,
-    ini::{boolean, settings},
-    is_ours, list,
-    paths::{beside, fits, is_kind},
+    NOTE, Nic, Planned, free, is_ours, list,
+    paths::{beside, is_kind},
     units::is_true,
 };
 use crate::{
     apply::ApplyError,
+    glob::fits,
+    ini::{boolean, settings},
     root::{FileError, Root},
 };
 use ramet_proto::network::UnicastIp;

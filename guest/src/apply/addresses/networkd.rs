@@ -1,15 +1,11 @@
 //! systemd.network(5): which file systemd-networkd takes for an interface, and the agent's.
 
-use super::{
-    NOTE, Nic, Planned, each, free,
-    ini::{Setting, settings},
-    is_ours,
-    paths::{fits, is_kind},
-    units::is_true,
-};
+use super::{NOTE, Nic, Planned, each, free, is_ours, paths::is_kind, units::is_true};
 use crate::{
     apply::ApplyError,
     gate::links::HOLD,
+    glob::fits,
+    ini::{Setting, settings},
     root::{FileError, Root},
 };
 use std::{collections::BTreeMap, fmt::Write};

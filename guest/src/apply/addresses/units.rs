@@ -1,9 +1,8 @@
 //! Which services are started, by the links that systemctl(1) `enable` and generators make.
 
-use super::{
-    ini::{boolean, settings},
-    paths::{beside, expand, is_kind},
-};
+use super::paths::{beside, is_kind};
+use crate::glob::expand;
+use crate::ini::{boolean, settings};
 use crate::root::{FileError, Root};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -164,7 +163,7 @@ impl<'a> Units<'a> {
         let path = super::paths::real(self.root, path.trim_matches('/'))?;
         Ok(match kind {
             "PathExists" => Some(self.root.exists(&path)?),
-            "PathExistsGlob" => Some(!expand(self.root, &path).is_empty()),
+            "PathExistsGlob" => Some(!expand(self.root, &path)?.is_empty()),
             "PathIsDirectory" => Some(self.root.is_dir(&path)?),
             "DirectoryNotEmpty" => Some(!self.root.names(&path)?.is_empty()),
             "FileNotEmpty" => {

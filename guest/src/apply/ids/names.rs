@@ -1,7 +1,8 @@
 //! Files in which programs keep the machine's name. Where it is the template's, short or full, it becomes the child's; any
 //! other name is somebody's choice and stays.
 
-use super::{ApplyError, Finding, Grade, Renaming, Root, content, edit, matches};
+use super::{ApplyError, Finding, Grade, Renaming, Root, content, edit};
+use crate::glob;
 
 struct Row {
     path: &'static str,
@@ -99,7 +100,7 @@ const PRETTY: edit::Key = edit::Key::Line("PRETTY_HOSTNAME");
 pub(super) fn changed(to: &Renaming, root: &Root) -> Result<Vec<(String, Vec<u8>)>, ApplyError> {
     let mut changed = Vec::new();
     for row in ROWS {
-        for path in matches(row.path, root)? {
+        for path in glob::expand(root, row.path)? {
             let Some(before) = content(&path, root)? else { continue };
             let after = edit::rename(&before, row.keys, row.folded, to);
             if after != before {

@@ -4,8 +4,9 @@
 use super::{
     ApplyError, Finding,
     Grade::{self, Broken, Note, Open},
-    Root, any, edit, matches,
+    Root, any, edit,
 };
+use crate::glob;
 
 #[derive(Clone, Copy)]
 struct Row {
@@ -155,7 +156,7 @@ pub(super) fn check(root: &Root) -> Result<Vec<Finding>, ApplyError> {
         if !row.with.is_empty() && !any(row.with, root)? {
             continue;
         }
-        for path in matches(row.path, root)? {
+        for path in glob::expand(root, row.path)? {
             if row.holds.is_empty() || has(row.holds, &path, root)? {
                 let finding = Finding::new(row.grade, &format!("/{path}: {}", row.what), row.fix);
                 if !found.contains(&finding) {

@@ -3,10 +3,7 @@
 //! sshd goes through its configuration twice: once for what holds for all, in which no `Match` but `Match all` holds, and
 //! once for each connection, in which only the lines of `Match` blocks count and override the former.
 
-use crate::{
-    apply::ApplyError,
-    root::{FileError, Root},
-};
+use crate::{apply::ApplyError, glob, root::Root};
 use std::{rc::Rc, str};
 
 /// How deep `Include` may go, and how many files are read at all: sixteen levels of two globs would never end.
@@ -243,7 +240,7 @@ impl Reader<'_> {
             Some(below) => below.to_owned(),
             None => format!("{}/{pattern}", self.directory),
         };
-        Ok(glob(self.root, &whole)?)
+        Ok(glob::expand(self.root, &whole)?)
     }
 }
 
@@ -338,92 +335,12 @@ pub(super) fn list(text: &[u8], patterns: &[u8]) -> Option<bool> {
     let mut found = None;
     for pattern in patterns.split(|byte| *byte == b',') {
         match pattern.strip_prefix(b"!") {
-            Some(pattern) if wild(pattern, text, false) => return Some(false),
-            None if wild(pattern, text, false) => found = Some(true),
+            Some(pattern) if glob::wild(pattern, text, false) => return Some(false),
+            None if glob::wild(pattern, text, false) => found = Some(true),
             Some(_) | None => {}
         }
     }
     found
-}
-
-/// The paths that `pattern` stands for in `root`, sorted (glob(7)).
-fn glob(root: &Root, pattern: &str) -> Result<Vec<String>, FileError> {
-    let mut found = vec![String::new()];
-    for part in pattern.split('/').filter(|part| !part.is_empty()) {
-        let mut next = Vec::new();
-        for base in found {
-            let join = |name: &str| if base.is_empty() { name.to_owned() } else { format!("{base}/{name}") };
-            if part.contains(['*', '?', '[', '\\']) {
-                let names = root.names(if base.is_empty() { "." } else { &base })?;
-                let hidden = part.starts_with('.');
-                let fits =
-                    |n: &&String| n.starts_with('.') == hidden && wild(part.as_bytes(), n.as_bytes(), true);
-                next.extend(names.iter().filter(fits).map(|name| join(name)));
-            } else {
-                next.push(join(part));
-            }
-        }
-        found = next;
-        if found.len() > MAX_FILES * 4 {
-            break;
-        }
-    }
-    let mut there = Vec::new();
-    for path in found {
-        if !path.is_empty() && root.exists(&path)? {
-            there.push(path);
-        }
-    }
-    Ok(there)
-}
-
-/// Whether `pattern` with `*` and `?` fits `text`; with `sets`, also `[…]` and a backslash, as in glob(7).
-fn wild(pattern: &[u8], text: &[u8], sets: bool) -> bool {
-    // Where the last star was, and how much of the text it had then: enough to go back to (no recursion).
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        let step = match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p + 1, t));
-                p += 1;
-                continue;
-            }
-            Some(b'?') => Some(1),
-            Some(b'[') if sets => set(&pattern[p..], text[t]),
-            Some(b'\\') if sets && p + 1 < pattern.len() => (pattern[p + 1] == text[t]).then_some(2),
-            Some(byte) => (*byte == text[t]).then_some(1),
-            None => None,
-        };
-        match (step, star) {
-            (Some(step), _) => (p, t) = (p + step, t + 1),
-            (None, Some((after, had))) => {
-                star = Some((after, had + 1));
-                (p, t) = (after, had + 1);
-            }
-            (None, None) => return false,
-        }
-    }
-    pattern[p.min(pattern.len())..].iter().all(|byte| *byte == b'*')
-}
-
-/// How long the set at the beginning of `pattern` is, if `byte` is in it. One that does not end is a bracket.
-fn set(pattern: &[u8], byte: u8) -> Option<usize> {
-    let negated = matches!(pattern.get(1), Some(b'!' | b'^'));
-    let first = if negated { 2 } else { 1 };
-    let Some(end) = (first + 1..pattern.len()).find(|n| pattern[*n] == b']') else {
-        return (byte == b'[').then_some(1);
-    };
-    let (mut n, mut found) = (first, false);
-    while n < end {
-        if n + 2 < end && pattern[n + 1] == b'-' {
-            found |= (pattern[n]..=pattern[n + 2]).contains(&byte);
-            n += 3;
-        } else {
-            found |= pattern[n] == byte;
-            n += 1;
-        }
-    }
-    (found != negated).then_some(end + 1)
 }
 
 #[cfg(test)]

@@ -158,7 +158,6 @@ const CHANGES: &[Change] = &[
     (|i| i.file("etc/machine-id", "0123456789abcdef0123456789abcdef"), Note, "etc/machine-id is in"),
     (|i| i.file("etc/krb5.keytab", "k"), Note, "etc/krb5.keytab is in the image"),
     (|i| i.file("usr/lib/modules/5.9/modules.builtin", ""), Broken, "kernel 5.9 has no vmw_vsock"),
-    (|i| i.file("etc/ramet/agent.toml", "ssh_host_keys = [\"rsa\"]"), Broken, "takes ssh-keygen"),
 ];
 
 #[test]

@@ -175,11 +175,11 @@ proptest! {
     /// A pattern without anything special is itself, and stars take anything.
     #[test]
     fn patterns(text in "[a-c.]{0,8}", with in "[a-c.]{0,4}") {
-        prop_assert!(wild(text.as_bytes(), text.as_bytes(), true));
+        prop_assert!(glob::wild(text.as_bytes(), text.as_bytes(), true));
         let starred = format!("*{text}*");
         let within = format!("{with}{text}{with}");
-        prop_assert!(wild(starred.as_bytes(), within.as_bytes(), false));
+        prop_assert!(glob::wild(starred.as_bytes(), within.as_bytes(), false));
         let longer = format!("{text}?");
-        prop_assert!(!wild(longer.as_bytes(), text.as_bytes(), false));
+        prop_assert!(!glob::wild(longer.as_bytes(), text.as_bytes(), false));
     }
 }
