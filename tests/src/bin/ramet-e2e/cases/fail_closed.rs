@@ -73,23 +73,20 @@ pub(super) fn whatever_goes_wrong(world: &World, faulty: &str) -> Result<()> {
 /// A child past its gate goes on without the agent, with a journal that was closed, and with a clock of another century; and
 /// who answers the host is there again.
 fn past_the_gate_nothing_ends_it(world: &World, child: &str) -> Result<()> {
-    let observer = || world.ssh(child, "systemctl show --value --property=MainPID ramet-observe");
-    let before = observer()?;
-    world.ssh(
+    // The clock is set back to what it would be by the time that has passed.
+    let pids = world.ssh(
         child,
-        "systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2> /dev/null; \
-         systemctl start systemd-journald; date -s 2300-01-01 > /dev/null; kill -9 $(pidof ramet-agent)",
+        "observer() { systemctl show --value --property=MainPID ramet-observe; }; \
+         up() { cut -d' ' -f1 /proc/uptime; }; before=$(observer); now=$(date +%s.%N); since=$(up); \
+         systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2> /dev/null; \
+         systemctl start systemd-journald; date -s 2300-01-01 > /dev/null; kill -9 $(pidof ramet-agent); \
+         for n in $(seq 60); do after=$(observer); [ $after != 0 ] && [ $after != $before ] && break; sleep 1; done; \
+         date -s @$(awk \"BEGIN { printf \\\"%.3f\\\", $now + $(up) - $since }\") > /dev/null; echo $before $after",
     )?;
-    let after = until(Duration::from_secs(60), || {
-        let after = observer()?;
-        ensure!(after != before && after != "0", "the observer is not started again: {after}");
-        Ok(after)
-    })?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    world.ssh(child, &format!("date -s @{now} > /dev/null"))?;
-    ensure!(after != before && world.json(&["show", child])?["state"] == "ready", "{child} does not run on");
-    until(Duration::from_secs(60), || world.ok(["verify", child]).map(drop))?;
-    Ok(())
+    let pids: Vec<u32> = pids.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(matches!(pids[..], [before, after] if before != after && after != 0), "the observer: {pids:?}");
+    ensure!(world.json(&["show", child])?["state"] == "ready", "{child} does not run on");
+    until(Duration::from_secs(60), || world.ok(["verify", child]).map(drop))
 }
 
 /// What is left in the image that no two machines may share.
