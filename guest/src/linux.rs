@@ -4,6 +4,7 @@ use crate::{
     boot::{self, BootWatch, Job, parse_jobs},
     entropy,
     limits::programs,
+    manager_bus,
     netlink::{Interface, Netlink, NetlinkError},
     process::{self, Run},
     system::System,
@@ -102,6 +103,13 @@ impl System for Linux {
 
     fn run(&self, run: &Run<'_>) -> io::Result<String> {
         process::run(run)
+    }
+
+    fn unit_description(&self, unit: &str) -> io::Result<String> {
+        manager_bus::description(unit, programs::SYSTEMCTL).or_else(|_| {
+            let arguments = ["show", "--property=Description", "--value", unit];
+            process::run(&Run::new("systemctl", &arguments, programs::SYSTEMCTL))
+        })
     }
 
     fn local_cid(&self) -> io::Result<u32> {

@@ -20,6 +20,7 @@ mod join;
 mod limits;
 mod linux;
 mod log;
+mod manager_bus;
 #[cfg(test)]
 mod native;
 mod netlink;

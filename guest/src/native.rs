@@ -101,6 +101,10 @@ impl System for Native {
         Linux.run(run)
     }
 
+    fn unit_description(&self, unit: &str) -> io::Result<String> {
+        Linux.unit_description(unit)
+    }
+
     fn local_cid(&self) -> io::Result<u32> {
         Ok(self.cid.get())
     }

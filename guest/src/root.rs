@@ -162,24 +162,24 @@ impl Root {
 
     /// The names in the directory at `path`, sorted; none where there is no such directory.
     pub(crate) fn names(&self, path: &str) -> Result<Vec<String>, FileError> {
+        Ok(self.entries(path)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The same, each with whether it is a directory, as far as the directory tells: for who looks at many.
+    pub(crate) fn entries(&self, path: &str) -> Result<Vec<(String, Option<bool>)>, FileError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let Some(fd) = optional(self.at(path, flags)).map_err(failed("open", path))? else {
             return Ok(Vec::new());
         };
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in Dir::from_fd(fd).map_err(failed("list", path))? {
             let entry = entry.map_err(failed("list", path))?;
-            names.extend(
-                entry
-                    .file_name()
-                    .to_str()
-                    .ok()
-                    .filter(|name| !matches!(*name, "." | ".."))
-                    .map(str::to_owned),
-            );
+            let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
+            let is_dir = entry.file_type().map(|kind| kind == nix::dir::Type::Directory);
+            entries.extend(name.map(|name| (name.to_owned(), is_dir)));
         }
-        names.sort();
-        Ok(names)
+        entries.sort();
+        Ok(entries)
     }
 
     /// Removes the file at `path`; says whether there was one.

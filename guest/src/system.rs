@@ -40,6 +40,8 @@ pub(crate) trait System {
     /// What a program prints, once it has ended well. One that fails or takes too long is an error with what it said
     /// last.
     fn run(&self, run: &Run<'_>) -> io::Result<String>;
+    /// The description of a unit, which the service manager loads for that.
+    fn unit_description(&self, unit: &str) -> io::Result<String>;
     /// The guest's own context id (vsock(7), `IOCTL_VM_SOCKETS_GET_LOCAL_CID`).
     fn local_cid(&self) -> io::Result<u32>;
     /// The service manager's queue.

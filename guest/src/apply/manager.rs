@@ -82,8 +82,7 @@ pub(super) fn apply<S: System>(
 
 /// What the service manager takes this machine for.
 pub(super) fn ask<S: System>(system: &S) -> Result<Manager, ApplyError> {
-    let arguments = ["show", "--property=Description", "--value", PROBE];
-    let said = system.run(&Run::new("systemctl", &arguments, programs::RELOAD)).map_err(|error| {
+    let said = system.unit_description(PROBE).map_err(|error| {
         ApplyError::System("ask the service manager what it takes this machine for", error)
     })?;
     parse(&said).ok_or_else(|| {

@@ -191,15 +191,6 @@ impl System for Fake {
             ("net", ["getlocalsid"]) => {
                 return Ok(format!("SID for domain WEB-1 is: {}\n", self.sid.borrow()));
             }
-            ("systemctl", ["show", "--property=Description", "--value", "ramet-probe.service"]) => {
-                let read = |path: &str| fs::read_to_string(self.root.borrow().join(path)).unwrap_or_default();
-                let plain = |id: String| id.trim().replace('-', "");
-                let boot_id = plain(read("proc/sys/kernel/random/boot_id"));
-                let boot_id = if boot_id.is_empty() { "0".repeat(32) } else { boot_id };
-                let machine_id = self.remembered.borrow().clone();
-                let machine_id = machine_id.unwrap_or_else(|| plain(read("etc/machine-id")));
-                return Ok(format!("Ramet's probe: {machine_id} {boot_id}\n"));
-            }
             ("systemctl", ["daemon-reexec"]) => *self.remembered.borrow_mut() = None,
             // One that only says so, too.
             ("net", ["setlocalsid", sid]) => {
@@ -221,6 +212,17 @@ impl System for Fake {
             Some((_, Err(said))) if said == "not found" => Err(io::ErrorKind::NotFound.into()),
             Some((_, Err(said))) => Err(io::Error::other(said.clone())),
         }
+    }
+
+    fn unit_description(&self, unit: &str) -> io::Result<String> {
+        assert_eq!(unit, "ramet-probe.service");
+        let read = |path: &str| fs::read_to_string(self.root.borrow().join(path)).unwrap_or_default();
+        let plain = |id: String| id.trim().replace('-', "");
+        let boot_id = plain(read("proc/sys/kernel/random/boot_id"));
+        let boot_id = if boot_id.is_empty() { "0".repeat(32) } else { boot_id };
+        let machine_id = self.remembered.borrow().clone();
+        let machine_id = machine_id.unwrap_or_else(|| plain(read("etc/machine-id")));
+        Ok(format!("Ramet's probe: {machine_id} {boot_id}\n"))
     }
 
     fn local_cid(&self) -> io::Result<u32> {

@@ -294,11 +294,12 @@ fn names_of_keytabs(
     depth: usize,
     found: &mut BTreeSet<String>,
 ) -> Result<(), ApplyError> {
-    for name in root.names(directory)? {
+    for (name, is_dir) in root.entries(directory)? {
         let path = format!("{directory}/{name}");
-        if path.to_ascii_lowercase().contains("keytab") && !root.is_dir(&path)? {
+        let is_dir = is_dir.map_or_else(|| root.is_dir(&path), Ok)?;
+        if path.to_ascii_lowercase().contains("keytab") && !is_dir {
             found.insert(path);
-        } else if depth > 0 && root.is_dir(&path)? {
+        } else if depth > 0 && is_dir {
             names_of_keytabs(root, &path, depth - 1, found)?;
         }
     }
