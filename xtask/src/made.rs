@@ -20,6 +20,9 @@ use crate::{jobs, package};
 
 const DOCUMENT: &str = "docs/images.md";
 
+/// Where a guest's network is set up.
+const NETWORK: &str = "etc/systemd/network/80-dhcp.network";
+
 /// A tool that makes images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tool {
@@ -58,8 +61,9 @@ struct Parts<'a> {
     document: &'a str,
     /// An image without the agent.
     plain: &'a Path,
-    /// Root's public key, for an image that begins with nothing.
+    /// For an image that begins with nothing: root's public key, and what gives it an address.
     key: &'a Path,
+    network: &'a Path,
     package: &'a Path,
 }
 
@@ -76,7 +80,9 @@ pub(crate) fn run(config: &Config, place: Option<Place>, word: Option<&str>) -> 
         let package = package::ensure(config, &programs)?;
         let key = images.path("id_ed25519")?.with_extension("pub");
         let plain = images.path("plain.qcow2")?.to_path_buf();
-        let parts = Parts { document: &document, plain: &plain, key: &key, package: &package };
+        let network = config.root.join("images/debian/root").join(NETWORK);
+        let parts =
+            Parts { document: &document, plain: &plain, key: &key, network: &network, package: &package };
         let root = roots::makers(config)?;
         for tool in &wanted {
             images.add(tool.file(), image(config, &root, *tool, &parts)?);
@@ -111,14 +117,19 @@ ramet fork "$name" --count 2 --name-prefix "$name" --wait ready
 ramet verify "$name-1" "$name-2"
 ids=
 for child in "$name-1" "$name-2"; do
-  said=$(ramet ssh "$child" -i "$RAMET_IMAGES/id_ed25519" -- \
-    'cat /proc/sys/kernel/hostname /etc/hostname; systemctl is-system-running --wait; cat /etc/machine-id')
+  said=$(ramet ssh "$child" -i "$RAMET_IMAGES/id_ed25519" -- '
+    cat /proc/sys/kernel/hostname /etc/hostname
+    systemctl is-system-running --wait
+    for second in $(seq 60); do [ -z "$(hostname -I)" ] || break; sleep 1; done
+    [ -n "$(hostname -I)" ] && echo online
+    cat /etc/machine-id')
   echo "$said"
   id=${said##*
 }
   [ "$said" = "$child
 $child
 running
+online
 $id" ]
   [ "${#id}" = 32 ] && [ "$id" != "$ids" ]
   ids=$id
@@ -134,6 +145,7 @@ fn image(config: &Config, root: &Root, tool: Tool, parts: &Parts<'_>) -> Result<
         .bytes("words", words.as_bytes())
         .bytes("sources", SOURCES.as_bytes())
         .file("key", parts.key)?
+        .file("network", parts.network)?
         .file("package", parts.package)?
         .file("plain", parts.plain)?
         .key();
@@ -187,6 +199,8 @@ fn furnish(work: &Path, tool: Tool, words: &str, parts: &Parts<'_>) -> Result<St
             fs::write(work.join("mkosi.conf"), words)?;
             copy(parts.package, folder("mkosi.packages")?.join(package))?;
             copy(parts.key, folder("mkosi.extra/root/.ssh")?.join("authorized_keys"))?;
+            folder("mkosi.extra/etc/systemd/network")?;
+            copy(parts.network, work.join("mkosi.extra").join(NETWORK))?;
             fs::write(folder("mkosi.sandbox/etc/apt/sources.list.d")?.join("mkosi.sources"), SOURCES)?;
             Ok("mkosi build".to_owned())
         }
@@ -221,7 +235,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("ramet-agent_1_amd64.deb");
         fs::write(&file, "x").expect("a file");
-        let parts = Parts { document: TEXT, plain: &file, key: &file, package: &file };
+        let parts = Parts { document: TEXT, plain: &file, key: &file, network: &file, package: &file };
         for (tool, place) in [(Tool::VirtCustomize, "target"), (Tool::Mkosi, "mkosi.packages")] {
             let work = dir.path().join(tool.name());
             fs::create_dir(&work).expect("a folder");
