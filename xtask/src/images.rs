@@ -13,7 +13,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::build::Programs;
@@ -62,6 +62,17 @@ impl Guest {
 pub(crate) struct Images(Vec<(String, PathBuf)>);
 
 impl Images {
+    /// The file of that name.
+    pub(crate) fn path(&self, wanted: &str) -> Result<&Path> {
+        let found = self.named().find(|(name, _)| *name == wanted).map(|(_, path)| path);
+        found.with_context(|| format!("there is no {wanted} among the images"))
+    }
+
+    /// Adds a file, which is in the cache, too.
+    pub(crate) fn add(&mut self, name: String, path: PathBuf) {
+        self.0.push((name, path));
+    }
+
     /// Each file with its name.
     pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.0.iter().map(|(name, path)| (name.as_str(), path.as_path()))

@@ -189,7 +189,7 @@ fn build_and_run(
 }
 
 /// Does `work`, and leaves the lab as it was found: up or down.
-fn leaving_the_lab(config: &Config, work: impl FnOnce() -> Result<ExitCode>) -> Result<ExitCode> {
+pub(crate) fn leaving_the_lab(config: &Config, work: impl FnOnce() -> Result<ExitCode>) -> Result<ExitCode> {
     let was_up = lab::is_up(config);
     let result = work();
     if !was_up && lab::is_up(config) {

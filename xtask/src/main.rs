@@ -17,6 +17,7 @@ mod dc;
 mod images;
 mod jobs;
 mod lab;
+mod made;
 mod native;
 mod package;
 mod place;
@@ -81,9 +82,13 @@ enum Command {
         #[arg(long, conflicts_with = "word")]
         bless: bool,
     },
-    /// Proofs that take too long for every change: each step of an identity left out once, and its test seen to fail
+    /// Proofs that take too long for every change
     Soak {
-        /// Only the steps whose names contain this
+        #[command(flatten)]
+        site: SiteArgs,
+        /// Only this part
+        part: Option<soak::Part>,
+        /// Of that part only the steps or tools whose names contain this
         word: Option<String>,
     },
     /// The main job on real VMs: an image, a template, three individuals, a login to each
@@ -208,7 +213,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check => check::run(&config)?,
         Command::Test { site, cases } => return jobs::test(&config, site.place, &cases),
         Command::Native { word, bless } => return native::run(&config, word.as_deref(), bless),
-        Command::Soak { word } => return soak::run(&config, word.as_deref()),
+        Command::Soak { site, part, word } => {
+            return soak::run(&config, site.place, part, word.as_deref());
+        }
         Command::Demo { site, domain } => return jobs::demo(&config, site.place, domain),
         Command::Bench { site, parts, json } => {
             return jobs::bench(&config, site.place, &parts, json.as_deref());

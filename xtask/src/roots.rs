@@ -25,6 +25,11 @@ pub(crate) fn lab(config: &Config) -> Result<Root> {
     root(config, "lab", &config.root.join("images/lab"))
 }
 
+/// The root with the tools that others make their images with.
+pub(crate) fn makers(config: &Config) -> Result<Root> {
+    root(config, "makers", &config.root.join("images/makers"))
+}
+
 /// The root of a guest without the agent.
 pub(crate) fn guest(config: &Config, name: &str) -> Result<Root> {
     let recipe = guest_recipe(config, name)?;

@@ -188,7 +188,7 @@ fn host_images(config: &Config, images: &Images) -> Result<PathBuf> {
 /// Puts a file under `name`, at once and whole: images by a link, the key as a copy that is root's, as ssh demands.
 fn replace(folder: &Path, name: &str, path: &Path) -> Result<()> {
     let new = folder.join(format!(".{name}.{}", std::process::id()));
-    if path.extension().is_some_and(|extension| extension == "qcow2") {
+    if path.extension().is_some_and(|extension| extension == "qcow2" || extension == "raw") {
         symlink(path, &new)?;
     } else {
         sys::run(

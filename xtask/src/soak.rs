@@ -1,15 +1,27 @@
 //! `soak`: proofs that take too long for every change. Each step of an identity is left out once, in a copy of the source, and
-//! the test that docs/identity.md names for it has to fail.
+//! the test that docs/identity.md names for it has to fail; and images are made as docs/images.md tells ([`made`]).
 
 use std::fs;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 
 use crate::build::PROFILE;
 use crate::config::Config;
+use crate::made;
+use crate::place::Place;
 use crate::sys::{self, Step};
+
+/// What is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Each step of an identity is left out once, and its test fails
+    Steps,
+    /// Images made with virt-customize and mkosi as docs/images.md tells are forked on real VMs
+    Images,
+}
 
 /// Where the steps are taken one after the other, and what is put behind that.
 const LOOP: (&str, &str) = ("guest/src/apply/mod.rs", "    for (step, apply) in steps() {\n");
@@ -24,8 +36,28 @@ const OTHERS: [(&str, &str, &str); 2] = [
     ("site", "site::apply(order.identity, root, config)", "Ok(Vec::new())"),
 ];
 
+/// Proves one part, or all; of it only what contains `word`.
+pub(crate) fn run(
+    config: &Config,
+    place: Option<Place>,
+    part: Option<Part>,
+    word: Option<&str>,
+) -> Result<ExitCode> {
+    let parts = part.as_ref().map_or(Part::value_variants(), std::slice::from_ref);
+    for part in parts {
+        let status = match part {
+            Part::Steps => leave_out(config, word)?,
+            Part::Images => made::run(config, place, word)?,
+        };
+        if status != ExitCode::SUCCESS {
+            return Ok(status);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Leaves out each step that contains `word`, or all.
-pub(crate) fn run(config: &Config, word: Option<&str>) -> Result<ExitCode> {
+fn leave_out(config: &Config, word: Option<&str>) -> Result<ExitCode> {
     let document =
         fs::read_to_string(config.root.join("docs/identity.md")).context("cannot read docs/identity.md")?;
     let steps = steps(&document);

@@ -25,7 +25,7 @@ while [ "$1" != -- ]; do
   name=${1%%=*} file=/artifacts/${1#*=} here=$RAMET_IMAGES/${1%%=*}
   shift
   case $name in
-  *.qcow2)
+  *.qcow2 | *.raw)
     # Large, and read in place.
     [ "$here" -ef "$file" ] || { mkdir -p "$RAMET_IMAGES" && ln -sfn "$file" "$here.$$" && mv -T "$here.$$" "$here"; }
     ;;
